@@ -29,7 +29,8 @@ from web.api.region_stream import RegionStreams
 from web.console import signin
 from web.console.pages import Console
 from web.http import problems, trace
-from web.http.exchange import Answer, Exchange, Head
+from web.http.answer import Answer
+from web.http.exchange import Exchange, Head
 from web.http.owner import EVERYBODY, Owner
 from web.http.problems import Problem
 from web.http.receive import Received

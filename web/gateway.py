@@ -17,7 +17,7 @@ from jobs import memory
 from jobs.definition.catalog import Catalog
 from regions import connect, durability, logs
 from regions.loop import Loop
-from regions.process import settle_on_processor
+from regions.process import end_with_thread, settle_on_processor
 from regions.settings import Again, Settings
 from web.api import views
 from web.api.faults import Faults
@@ -302,18 +302,11 @@ def log_durability(found: durability.Found) -> None:
         log.info("the hub's Redis has appendfsync everysec", note=durability.POWER_LOSS)
 
 
-def die(args: threading.ExceptHookArgs) -> None:
-    """Ends the process after a thread failed: without that thread it would only look alive."""
-    thread = args.thread.name if args.thread else "unknown"
-    log.error("a thread failed, the process ends", thread=thread, exc_info=args.exc_value)
-    os._exit(os.EX_SOFTWARE)
-
-
 def run(settings: Settings) -> int:
     """Serves until SIGTERM or SIGINT, then finishes what is at hand. 1 if it could not start, or the server ended by itself."""
     settle_on_processor(os.getpid())  # before it has threads
     memory.tune_allocator()
-    threading.excepthook = die
+    threading.excepthook = end_with_thread
     if reason := why_not_open(settings):
         log.error("not started", reason=reason)
         return 1

@@ -5,7 +5,6 @@ limit.
 """
 
 import ctypes
-import os
 import signal
 import socket
 import threading
@@ -15,7 +14,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Final
 
-from regions import logs
+from regions.process import end_with_thread
 
 START_SECONDS: Final = 60.0  # from the start of a process to its first beat
 DRAIN_SECONDS: Final = 30.0  # how long running tasks may take after a warm stop
@@ -27,8 +26,6 @@ RETIRE: Final = signal.SIGUSR1
 STUCK_BEAT: Final = b"!"  # the beat of a process that drains because one of its threads is stuck
 
 PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
-
-log = logs.get("workers")
 
 
 class Stop:
@@ -66,12 +63,12 @@ class Stop:
     def install(self) -> None:
         """Handles SIGTERM, SIGINT and RETIRE.
 
-        Ends the process when a thread fails: without that thread it only looks alive.
+        Ends the process when a thread fails.
         """
         signal.signal(signal.SIGTERM, self.request)
         signal.signal(signal.SIGINT, self.request)
         signal.signal(RETIRE, self.request)
-        threading.excepthook = _die
+        threading.excepthook = end_with_thread
 
     def ignore(self) -> None:
         """Ignores the signals from now on: the default action would kill an interpreter that is ending."""
@@ -99,9 +96,3 @@ def signals_wake(waker: socket.socket) -> Iterator[None]:
 def follow_parent() -> None:
     """Asks for SIGTERM when the thread that started this process ends (Linux)."""
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def _die(args: threading.ExceptHookArgs) -> None:
-    thread = args.thread.name if args.thread else "unknown"
-    log.error("a thread failed, the process ends", thread=thread, exc_info=args.exc_value)
-    os._exit(os.EX_SOFTWARE)

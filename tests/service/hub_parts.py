@@ -7,8 +7,9 @@ from jobs import contract
 from regions import names
 from regions.settings import Region, Settings, load
 from web.hub import ids, scripts
-from web.hub.ledger import Ledger, Settlement
+from web.hub.ledger import Ledger
 from web.hub.new_request import New, NewTask, Times
+from web.hub.settlement import Settlement
 
 
 def settings(tmp_path: Path, *, redis: str = "", amqp: str = "", **environ: str) -> Settings:

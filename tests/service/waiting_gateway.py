@@ -15,7 +15,8 @@ from web.flow.clean import Cleaner
 from web.flow.history import History
 from web.flow.listen import Listener
 from web.flow.publish import Publisher
-from web.http.exchange import Answer, Exchange
+from web.http.answer import Answer
+from web.http.exchange import Exchange
 from web.http.server import Server
 from web.hub.keys import NO_LIMITS
 from web.hub.ledger import Ledger

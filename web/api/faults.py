@@ -24,7 +24,8 @@ from web.api.views import JSON
 from web.flow.dead import DeadLetters
 from web.flow.publish import Publisher
 from web.flow.takeover import Takeover
-from web.http.exchange import Answer, Exchange, refused
+from web.http.answer import Answer
+from web.http.exchange import Exchange, refused
 from web.http.problems import Problem
 from web.hub import events, scripts
 from web.hub.events import Event, Happened

@@ -8,7 +8,7 @@ from web.api.views import JSON
 from web.flow.clean import Cleaner
 from web.flow.history import History
 from web.flow.publish import Publisher
-from web.http.exchange import Answer
+from web.http.answer import Answer
 from web.http.problems import Problem
 from web.hub.faults import Fault
 from web.hub.redis import Hub

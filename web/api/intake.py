@@ -23,7 +23,8 @@ from web.api.repeat import Repeats
 from web.api.wait import Waiters, park
 from web.flow.accept import Accepted, Acceptor, Decided, Refused
 from web.http import problems, trace
-from web.http.exchange import Answer, Exchange, Head
+from web.http.answer import Answer
+from web.http.exchange import Exchange, Head
 from web.http.problems import Problem
 from web.http.server import BodyTooLarge, read_body
 from web.hub.keys import KeyLimits

@@ -7,7 +7,8 @@ from msgspec import Struct
 
 from web.api.wait import Next, Why
 from web.http import problems
-from web.http.exchange import Answer, Exchange
+from web.http.answer import Answer
+from web.http.exchange import Exchange
 from web.hub.redis import HubUnavailable
 from web.hub.view import START, STATE_ONLY, View
 

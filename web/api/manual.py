@@ -22,7 +22,8 @@ from web.api import openapi, rows
 from web.api.problem_types import TYPES, ProblemType
 from web.api.views import JSON
 from web.http import problems
-from web.http.exchange import Answer, Exchange
+from web.http.answer import Answer
+from web.http.exchange import Exchange
 from web.http.problems import Problem
 
 STYLE: Final = (Path(__file__).resolve().parents[1] / "static" / "manual.css").read_text(encoding="utf-8")

@@ -13,7 +13,8 @@ from web.flow.clean import Cleaner
 from web.flow.dead import DeadLetters
 from web.flow.history import History
 from web.flow.publish import Publisher
-from web.http.exchange import Answer, Exchange
+from web.http.answer import Answer
+from web.http.exchange import Exchange
 from web.http.problems import Problem
 from web.http.server import Server
 from web.hub.ledger import Ledger

@@ -32,7 +32,7 @@ from web.api.schemas import (
     schemas,
 )
 from web.flow.history import PAGE, PAGE_MAX
-from web.http.exchange import Answer
+from web.http.answer import Answer
 from web.http.problems import KINDS, PROTOCOL, PROTOCOL_STATUSES
 
 VERSION: Final = "0.1.0"

@@ -20,7 +20,8 @@ from web.api.source_view import failure_view, hour_view, learned_view, regions_o
 from web.api.views import JSON
 from web.flow.dead import DeadLetters
 from web.flow.takeover import Takeover
-from web.http.exchange import Answer, Exchange
+from web.http.answer import Answer
+from web.http.exchange import Exchange
 from web.hub import events, recent
 from web.hub.faults import Queued
 from web.hub.ledger import Ledger

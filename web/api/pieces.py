@@ -15,7 +15,8 @@ from msgspec import structs
 
 from web.api import views
 from web.api.wait import Next, Waiters, Why, park
-from web.http.exchange import Answer, Exchange
+from web.http.answer import Answer
+from web.http.exchange import Exchange
 from web.hub.redis import HubUnavailable
 from web.hub.view import View
 

@@ -17,12 +17,14 @@ from web.api.recall import Recall
 from web.api.wait import Waiters, park
 from web.flow.clean import Cleaner
 from web.http import problems
-from web.http.exchange import WITHOUT_BODY, Answer, Exchange
+from web.http.answer import Answer
+from web.http.exchange import WITHOUT_BODY, Exchange
 from web.hub import ids
 from web.hub.frame import made as frame_made
 from web.hub.keys import KeyLimits
-from web.hub.ledger import Ledger, Settlement
+from web.hub.ledger import Ledger
 from web.hub.redis import Hub, HubUnavailable
+from web.hub.settlement import Settlement
 from web.hub.view import START, STATE_ONLY, TaskView, Unreadable, View
 
 WHOLE: Final = [views.JSON, ("Cache-Control", "no-store")]  # headers

@@ -11,7 +11,7 @@ from msgspec import Struct
 from jobs import contract
 from jobs.errors import BY_TYPE
 from web.http import problems
-from web.http.exchange import Answer
+from web.http.answer import Answer
 from web.http.problems import KINDS, Problem
 
 REQUEST: Final = "01M87RTVVGZ4YJQERQ8DHP48TH"  # of examples

@@ -20,7 +20,8 @@ from web.api.events import Stream
 from web.api.query import Query
 from web.flow.history import PAGE, PAGE_MAX, History, HistoryAway, Wanted
 from web.http import problems
-from web.http.exchange import Answer, Exchange
+from web.http.answer import Answer
+from web.http.exchange import Exchange
 from web.http.problems import Problem
 from web.hub.ledger import Ledger
 from web.hub.view import START, STATE_ONLY, View

@@ -20,7 +20,8 @@ from web.api.recall import Recall
 from web.api.wait import Waiters, park
 from web.flow.clean import Cleaner
 from web.http import problems
-from web.http.exchange import Answer, Exchange, Head
+from web.http.answer import Answer
+from web.http.exchange import Exchange, Head
 from web.http.problems import Problem
 from web.hub.ledger import Ledger
 from web.hub.new_request import New, Repeatable, Repeated

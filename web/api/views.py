@@ -10,7 +10,7 @@ from ulid import ULID
 
 from jobs import contract
 from web.http import problems
-from web.http.exchange import Answer
+from web.http.answer import Answer
 from web.hub.new_request import New, NewTask, Times
 from web.hub.view import START, MovedView, TaskView, View
 from web.hub.webhooks import WebhookView, message, shown

@@ -8,7 +8,8 @@ import hashlib
 from pathlib import Path
 from typing import Final
 
-from web.http.exchange import Answer, Exchange
+from web.http.answer import Answer
+from web.http.exchange import Exchange
 from web.http.problems import Problem
 
 FOLDER: Final = Path(__file__).parent / "static"

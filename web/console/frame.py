@@ -19,7 +19,8 @@ from web.api.recall import Recall
 from web.api.region_stream import RegionStreams
 from web.console.files import Files
 from web.console.markup import NOTHING, Child, Html, join, tag
-from web.http.exchange import Answer, Exchange
+from web.http.answer import Answer
+from web.http.exchange import Exchange
 from web.http.problems import KINDS, Problem
 from web.hub.ledger import Ledger
 from web.hub.redis import Hub
@@ -44,6 +45,7 @@ NAVIGATION: Final = (
     ("/alerts", "Alerts"),
     ("/day", "Day"),
 )
+TEXT_MAX: Final = 300  # characters of a text of a region or of a source
 # What a status, a health or a severity looks like: a class of console.css.
 TONES: Final = {
     "ok": "good", "up": "good", "succeeded": "good", "ready": "good",
@@ -224,6 +226,12 @@ def moment(text: str) -> Html:
     return tag("time", text.replace("T", " ").replace("Z", " UTC"), datetime=text)
 
 
+def cut(text: object) -> str:
+    """A text of a region or of a source, not longer than anybody reads."""
+    found = str(text)
+    return found if len(found) <= TEXT_MAX else f"{found[:TEXT_MAX]}…"
+
+
 def bytes_text(count: float) -> str:
     """A number of bytes for people: 980 B, 54 kB, 1.2 MB."""
     size = float(count)
@@ -239,3 +247,15 @@ def ms_text(ms: float) -> str:
     if abs(ms) >= 1000:
         return f"{ms / 1000:.2f} s"
     return f"{ms:.1f} ms" if abs(ms) < 10 else f"{ms:.0f} ms"
+
+
+def seconds_text(count: float) -> str:
+    """A duration for people: 0.4 s, 12 s, 3 min 20 s, 2 h 5 min."""
+    if count < 10:
+        return f"{count:.1f} s"
+    whole = round(count)
+    if whole < 120:
+        return f"{whole} s"
+    if whole < 7200:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600:,} h {whole % 3600 // 60} min"

@@ -22,7 +22,8 @@ from web.api.query import Query
 from web.console import frame
 from web.console.frame import Page, Parts, badge, bytes_text, facts, moment, ms_text, table
 from web.console.markup import NOTHING, Child, Html, join, tag
-from web.http.exchange import Answer, Exchange
+from web.http.answer import Answer
+from web.http.exchange import Exchange
 from web.http.problems import Problem
 from web.hub.view import START, STATE_ONLY, TaskView, View
 

@@ -7,7 +7,8 @@ from typing import Final
 from web.console import alerts, day, frame, one_request, regions, requests, signin, sources, try_sources
 from web.console.frame import Page, Parts, Render
 from web.console.signin import SignIn
-from web.http.exchange import Answer, Exchange
+from web.http.answer import Answer
+from web.http.exchange import Exchange
 from web.http.problems import Problem
 
 PAGES: Final[tuple[tuple[str, Render], ...]] = (

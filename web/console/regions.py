@@ -9,11 +9,10 @@ A lane is made once for all who look at it. What stands in it comes from the reg
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from web.console.frame import Page, Parts, badge, bytes_text, empty, moment, ms_text
+from web.console.frame import Page, Parts, badge, bytes_text, cut, empty, moment, ms_text, seconds_text
 from web.console.markup import NOTHING, Child, Html, join, tag
 from web.http.exchange import Exchange
 
-TEXT_MAX: Final = 300  # characters of a text of a region
 SHOWN_MAX: Final = 20  # entries of a list
 EVENTS_SHOWN: Final = 5
 
@@ -94,7 +93,7 @@ def _flow(view: View) -> Html:
     today = view["days"][0]["kept_off_wan"] if view["days"] else 0
     stages = (
         ("Queue", "", f"{queue['open']:,}", "open", (
-            ("oldest", "none" if oldest is None else seconds(oldest)),
+            ("oldest", "none" if oldest is None else seconds_text(oldest)),
             ("ready in RQ", f"{queue['ready']:,}"),
         )),
         ("Bridge", "" if consuming else "bad", str(consuming), "consuming", (
@@ -212,21 +211,3 @@ def _some(found: Iterable[str]) -> str:
     names = list(found)
     more = f" and {len(names) - SHOWN_MAX:,} more" if len(names) > SHOWN_MAX else ""
     return ", ".join(names[:SHOWN_MAX]) + more
-
-
-def cut(text: object) -> str:
-    """A text of a region, not longer than anybody reads."""
-    found = str(text)
-    return found if len(found) <= TEXT_MAX else f"{found[:TEXT_MAX]}…"
-
-
-def seconds(count: float) -> str:
-    """A duration for people: 0.4 s, 12 s, 3 min 20 s, 2 h 5 min."""
-    if count < 10:
-        return f"{count:.1f} s"
-    whole = round(count)
-    if whole < 120:
-        return f"{whole} s"
-    if whole < 7200:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600:,} h {whole % 3600 // 60} min"

@@ -15,7 +15,8 @@ from web.console import frame
 from web.console.frame import Page, Parts, badge, empty, moment, table
 from web.console.markup import NOTHING, Child, Html, join, tag
 from web.flow.history import HistoryAway, Wanted
-from web.http.exchange import Answer, Exchange
+from web.http.answer import Answer
+from web.http.exchange import Exchange
 from web.hub.view import View
 
 PAGE: Final = 50

@@ -14,7 +14,8 @@ from regions.settings import Settings
 from web.console.frame import Page
 from web.console.markup import tag
 from web.flow.keyring import Keyring
-from web.http.exchange import Answer, Exchange, Head
+from web.http.answer import Answer
+from web.http.exchange import Exchange, Head
 from web.http.owner import Owner
 from web.http.problems import Problem
 from web.hub import sessions

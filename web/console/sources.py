@@ -14,9 +14,21 @@ from urllib.parse import quote
 
 from web.api.query import Query
 from web.console import graphs
-from web.console.frame import Page, Parts, badge, bytes_text, code, document_of, empty, facts, moment, ms_text, table
+from web.console.frame import (
+    Page,
+    Parts,
+    badge,
+    bytes_text,
+    code,
+    cut,
+    document_of,
+    empty,
+    facts,
+    moment,
+    ms_text,
+    table,
+)
 from web.console.markup import NOTHING, Child, Html, join, tag
-from web.console.regions import cut
 from web.http.exchange import Exchange
 from web.http.problems import Problem
 from web.hub.recent import Hour

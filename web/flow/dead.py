@@ -25,8 +25,9 @@ from regions.loop import Loop
 from regions.settings import Settings
 from web.hub import scripts
 from web.hub.frame import made as frame_made
-from web.hub.ledger import Ledger, Settlement
+from web.hub.ledger import Ledger
 from web.hub.redis import Hub, HubUnavailable
+from web.hub.settlement import Settlement
 
 KEPT_MAX: Final = 1_000  # letters; with their bodies 35 MB at most
 BODY_MAX: Final = 16_000  # characters of a body that are kept; a longer message can't be retried from here

@@ -31,9 +31,10 @@ from web.flow.refusals import Refusals
 from web.hub import scripts
 from web.hub.entry import Claim, ForeignRun, Refused, Report, judge
 from web.hub.frame import made as frame_made
-from web.hub.ledger import Ledger, Settlement
+from web.hub.ledger import Ledger
 from web.hub.redis import Hub, HubUnavailable
 from web.hub.runs import Runs
+from web.hub.settlement import Settlement
 from web.hub.view import View, mapping
 
 BLOCK_SECONDS: Final = 1.0

@@ -20,8 +20,9 @@ from regions.settings import Settings
 from web.flow.clean import Cleaner
 from web.hub import scripts
 from web.hub.frame import made as frame_made
-from web.hub.ledger import Ledger, Settlement
+from web.hub.ledger import Ledger
 from web.hub.redis import Hub, HubUnavailable
+from web.hub.settlement import Settlement
 
 EVERY_SECONDS: Final = 0.25
 CALM_SECONDS: Final = 2.0  # the same while nothing is due so soon; what is accepted meanwhile is due after its grace

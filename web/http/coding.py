@@ -6,12 +6,11 @@ Event streams are not coded: each of them would hold a compressor's memory for a
 import re
 import zlib
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
 from backports import zstd
 
-if TYPE_CHECKING:  # the exchange imports this module
-    from web.http.exchange import Answer
+from web.http.answer import Answer
 
 Coding = Literal["", "zstd", "gzip"]
 
@@ -45,17 +44,17 @@ def chosen(accept: str) -> Coding:
     return "zstd" if zstd_quality == best else "gzip"
 
 
-def is_codable(answer: "Answer") -> bool:
+def is_codable(answer: Answer) -> bool:
     """Whether an answer is a text that becomes much smaller."""
     return any(name == "Content-Type" and value.partition(";")[0] in CODED_TYPES for name, value in answer.headers)
 
 
-def varying(answer: "Answer") -> "Answer":
+def varying(answer: Answer) -> Answer:
     """The answer with the header that tells caches that it has several forms."""
     return replace(answer, headers=[*answer.headers, VARY])
 
 
-def coded(answer: "Answer", coding: Coding) -> "Answer":
+def coded(answer: Answer, coding: Coding) -> Answer:
     """The answer with its body coded."""
     if not coding:
         return answer
@@ -63,7 +62,7 @@ def coded(answer: "Answer", coding: Coding) -> "Answer":
     return replace(head(answer, coding), body=compressor.add(answer.body) + compressor.end())
 
 
-def head(answer: "Answer", coding: Coding) -> "Answer":
+def head(answer: Answer, coding: Coding) -> Answer:
     """The answer with the headers of a coded one. Its ETag becomes a weak one, since other bytes have the strong one."""
     if not coding:
         return answer

@@ -15,7 +15,6 @@ import sys
 import termios
 import threading
 import time
-from dataclasses import dataclass, field
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -25,6 +24,7 @@ import msgspec
 
 from regions import logs
 from web.http import coding
+from web.http.answer import Answer
 from web.http.owner import EVERYBODY
 from web.http.quota import FREE_BYTES, Over
 
@@ -43,15 +43,6 @@ READINESS: Final = "/readyz"  # is asked all the time
 log = logs.get("http")
 refused_log = logs.get("refused")
 REFUSALS: Final = frozenset({401, 403, 421, 429, 503})  # what is logged
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A whole answer; Content-Length, Date and Connection are added when it is written."""
-
-    status: int
-    body: bytes = b""
-    headers: list[tuple[str, str]] = field(default_factory=list)
 
 
 class Head(Protocol):

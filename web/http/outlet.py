@@ -17,8 +17,9 @@ from regions import logs
 from regions.counts import Histogram
 from regions.loop import Loop
 from web.http import problems
+from web.http.answer import Answer
 from web.http.coding import Coding, coded
-from web.http.exchange import HANG_UP, Answer, Exchange
+from web.http.exchange import HANG_UP, Exchange
 from web.http.quota import Over, Quota
 
 LINGER_SECONDS: Final = 2.0  # how long a refused body is read; closing at once would reset the connection

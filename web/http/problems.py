@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from web.http.exchange import Answer
+from web.http.answer import Answer
 from web.http.quota import Over
 
 MEDIA_TYPE: Final = "application/problem+json"

@@ -24,7 +24,8 @@ from cheroot import server, wsgi
 
 from regions import logs
 from web.http import problems
-from web.http.exchange import Answer, Exchange
+from web.http.answer import Answer
+from web.http.exchange import Exchange
 from web.http.inlet import Inlet
 from web.http.outlet import Outlet
 from web.http.quota import FREE_BYTES, Over, Quota

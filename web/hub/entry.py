@@ -17,7 +17,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from jobs import contract
 from jobs.errors import Internal
 from web.hub.frame import made as frame_made
-from web.hub.ledger import Settlement
+from web.hub.settlement import Settlement
 
 ENTRY_BYTES_MAX: Final = 2_000_000  # of the JSON of claims and sources
 STATUS_BYTES_MAX: Final = 32_000

@@ -14,7 +14,6 @@ from typing import Any, Final
 
 import msgspec
 import redis
-from msgspec import Struct
 
 from jobs import contract
 from regions import connect, durability, logs, names
@@ -23,6 +22,7 @@ from regions.settings import Limits
 from web.hub import scripts, takeover, webhooks
 from web.hub.new_request import NO_TIMES, Begun, Latest, Limited, New, Repeated, message_of
 from web.hub.region import RegionState, read_regions
+from web.hub.settlement import Settlement
 from web.hub.takeover import Moved
 from web.hub.tally import Tally
 from web.hub.view import START, TaskView, Unreadable, View, read_view, task_views
@@ -43,30 +43,6 @@ THIS_GATEWAY: Final = f"{socket.gethostname()}:{os.getpid()}"
 log = logs.get("ledger")
 
 _asked: Final = msgspec.json.Decoder(list[tuple[str, str, str]])
-
-
-class Settlement(Struct, frozen=True, kw_only=True):
-    """The end of a task. ``frame``: the result, if the hub itself made it."""
-
-    request: str
-    task: str
-    region: str  # the one that was asked
-    status: str
-    finished_ms: int
-    size_bytes: int  # of the result's JSON
-    frame: bytes = b""
-    trail: bytes = b""  # JSON: a contract.Trail, or the id of the task whose result is used again
-    run: contract.Run | None = None  # the run in that trail
-    source: str = (
-        ""  # without a run: whose task it is, as far as the hub knows, and whose fault its end (contract.Error)
-    )
-    origin: str = ""
-    held_max: int = 0  # bytes that the region may hold here; 0 means no limit, and that a frame is not counted
-
-    @property
-    def is_latest(self) -> bool:
-        """Whether a success may be used again for other tasks."""
-        return self.run is None or (self.run.own and not self.run.partial and not self.run.error)
 
 
 class Ledger:

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 import msgspec
 
 from jobs import contract
-from web.hub.ledger import Settlement
 from web.hub.new_request import Begun, Latest, New
+from web.hub.settlement import Settlement
 
 
 def settlements(new: New, begun: Begun, bytes_max: int, copies_max: int = 0) -> list[Settlement]:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Final
 
 from regions.counts import CELLS, LABELS_MAX, OTHER, Counter, Histogram, Labels, observe
 from web.hub import ids
+from web.hub.settlement import Settlement
 
-if TYPE_CHECKING:  # the ledger has a tally
+if TYPE_CHECKING:  # Prometheus's client takes time to import
     from regions.metrics import Sample
-    from web.hub.ledger import Settlement
 
 BYTES: Final = ("raw", "received", "spared", "records", "home")
 _TOOK: Final = 1 + len(BYTES)  # in a row: the number of tasks, their bytes, then the histogram of how long they took
@@ -31,7 +31,7 @@ class Tally:
         self._ended: dict[Labels, list[int]] = {}
         self._lock = threading.Lock()
 
-    def ended(self, tasks: Iterable["Settlement"]) -> None:
+    def ended(self, tasks: Iterable[Settlement]) -> None:
         """Counts tasks that have ended just now."""
         now_ms, rows = time.time_ns() / 1e6, self._ended
         with self._lock:

@@ -8,7 +8,8 @@ from regions import names
 from tests.service.hub_parts import accepted, frame, settings, settle
 from web.api.trail import document, whereabouts
 from web.hub import scripts
-from web.hub.ledger import Ledger, Settlement
+from web.hub.ledger import Ledger
+from web.hub.settlement import Settlement
 
 
 def trail(now_ms: int) -> bytes:

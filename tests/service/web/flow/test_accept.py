@@ -19,8 +19,9 @@ from web.flow import accept, kept
 from web.flow.accept import Accepted, Acceptor, Refused
 from web.flow.publish import Publisher
 from web.hub import ledger, scripts
-from web.hub.ledger import Ledger, Settlement
+from web.hub.ledger import Ledger
 from web.hub.redis import Hub
+from web.hub.settlement import Settlement
 
 # Without a budget it takes as long as a dead connection: six and more. The promise of a second: tests/promises/test_backpressure.py
 ANSWER_SECONDS = 5.0

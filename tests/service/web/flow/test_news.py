@@ -14,8 +14,9 @@ from web.flow.listen import Listener
 from web.flow.settle import Settler
 from web.http.owner import EVERYBODY
 from web.hub import scripts
-from web.hub.ledger import Ledger, Settlement
+from web.hub.ledger import Ledger
 from web.hub.new_request import New, Repeatable, Times
+from web.hub.settlement import Settlement
 
 
 def test_news_of_another_gateway_are_heard_and_a_gap_re_reads(parts, hub_redis):

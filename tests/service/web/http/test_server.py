@@ -8,7 +8,7 @@ from tests.service.bare_server import BIG
 from tests.waiting import until
 from tests.wire import Wire, ask, chunked, request
 from web.http import outlet
-from web.http.exchange import Answer
+from web.http.answer import Answer
 
 
 def test_connection_serves_on_after_a_parked_answer(site):

@@ -15,7 +15,7 @@ from tests.service.bare_server import BIG
 from tests.waiting import until
 from tests.wire import Wire, ask, request
 from web.http import exchange, inlet, outlet
-from web.http.exchange import Answer
+from web.http.answer import Answer
 from web.http.quota import FREE_BYTES
 from web.http.server import Bounds
 

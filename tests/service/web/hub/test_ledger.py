@@ -11,7 +11,8 @@ from regions import connect, names
 from regions.settings import Limits
 from tests.service.hub_parts import frame, new_request
 from web.hub import scripts
-from web.hub.ledger import ACCEPT_LEASE_MS, Ledger, Settlement
+from web.hub.ledger import ACCEPT_LEASE_MS, Ledger
+from web.hub.settlement import Settlement
 
 
 @pytest.fixture

@@ -13,8 +13,9 @@ from tests.service.hub_parts import new_request
 from web.api.trail import document, whereabouts
 from web.hub import ids, scripts
 from web.hub.frame import made as frame_made
-from web.hub.ledger import Ledger, Settlement
+from web.hub.ledger import Ledger
 from web.hub.new_request import New, Times
+from web.hub.settlement import Settlement
 from web.hub.takeover import Moved
 
 ERROR = contract.Error(type="http_status", message="404", origin="target", http_status=404)

@@ -9,7 +9,7 @@ import pytest
 from regions.settings import Limits
 from web.api import manual, openapi
 from web.api.problem_types import TYPES
-from web.http.exchange import Answer
+from web.http.answer import Answer
 from web.http.problems import Problem
 
 LIMITS = Limits()

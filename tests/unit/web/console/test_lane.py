@@ -3,7 +3,8 @@
 import copy
 import re
 
-from web.console.regions import TEXT_MAX, cut, lane, seconds, shown
+from web.console.frame import TEXT_MAX, cut, seconds_text
+from web.console.regions import lane, shown
 
 HOSTILE = '<script>alert(1)</script>" onload="x' + "\u202e" + "y" * 5_000
 VIEW = {
@@ -111,7 +112,7 @@ def test_an_event_has_the_lane_and_its_status():
 
 
 def test_durations_and_texts_are_short():
-    assert [seconds(count) for count in (0, 9.94, 10, 119.4, 200, 7_500)] == [
+    assert [seconds_text(count) for count in (0, 9.94, 10, 119.4, 200, 7_500)] == [
         "0.0 s", "9.9 s", "10 s", "119 s", "3 min 20 s", "2 h 5 min",
     ]  # fmt: skip
     assert len(cut("x" * 10_000)) == TEXT_MAX + 1

@@ -15,7 +15,7 @@ from web.console import try_sources
 from web.console.files import Files
 from web.console.frame import Parts
 from web.console.try_sources import Ask
-from web.http.exchange import Answer
+from web.http.answer import Answer
 from web.http.owner import EVERYBODY
 from web.http.problems import Problem
 

@@ -6,8 +6,8 @@ import zlib
 import pytest
 from backports import zstd
 
+from web.http.answer import Answer
 from web.http.coding import Compressor, chosen, coded, is_codable, varying
-from web.http.exchange import Answer
 
 BODY = b'{"title": "A Light in the Attic", "price": "51.77"}' * 200
 

@@ -10,7 +10,7 @@ from jobs import contract
 from jobs.contract import Attempt, Run, Trail, encode_trail
 from web.hub import entry
 from web.hub.entry import Claim, ForeignRun, Refused, Report, judge
-from web.hub.ledger import Settlement
+from web.hub.settlement import Settlement
 
 ENTRY = "1795941015846-0"
 ENTRY_MS = 1_795_941_015_846

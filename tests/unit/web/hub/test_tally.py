@@ -4,7 +4,7 @@ import time
 
 from jobs.contract import Run
 from web.hub import ids
-from web.hub.ledger import Settlement
+from web.hub.settlement import Settlement
 from web.hub.tally import Tally
 
 

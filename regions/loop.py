@@ -1,10 +1,11 @@
 """A thread that repeats one turn of work until it is stopped."""
 
+import os
 import threading
 from collections.abc import Callable
 from typing import Final
 
-from regions import connect
+from regions import connect, logs
 
 END_SECONDS: Final = 5.0  # how long a stop waits for the turn at hand
 
@@ -71,3 +72,10 @@ class Loop:
             seconds = self._turn()
         if self._last is not None:
             self._last()
+
+
+def end_with_thread(args: threading.ExceptHookArgs) -> None:
+    """For ``threading.excepthook``: ends the process after a thread failed, since without that thread it would only look alive."""
+    thread = args.thread.name if args.thread else "unknown"
+    logs.get("process").error("a thread failed, the process ends", thread=thread, exc_info=args.exc_value)
+    os._exit(os.EX_SOFTWARE)

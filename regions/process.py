@@ -2,7 +2,6 @@
 
 import os
 import signal
-import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
@@ -10,8 +9,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
-
-from regions import logs
 
 PROC = Path("/proc")
 
@@ -151,13 +148,6 @@ def settle_on_processor(pid: int) -> None:
             os.sched_setscheduler(pid, os.SCHED_BATCH, os.sched_param(0))
         if len(allowed) > 1:
             os.sched_setaffinity(pid, {min(sorted(allowed), key=kept.__getitem__)})
-
-
-def end_with_thread(args: threading.ExceptHookArgs) -> None:
-    """For ``threading.excepthook``: ends the process after a thread failed, since without that thread it would only look alive."""
-    thread = args.thread.name if args.thread else "unknown"
-    logs.get("process").error("a thread failed, the process ends", thread=thread, exc_info=args.exc_value)
-    os._exit(os.EX_SOFTWARE)
 
 
 def _processors(pid: int) -> set[int]:

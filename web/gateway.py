@@ -16,8 +16,8 @@ import redis
 from jobs import memory
 from jobs.definition.catalog import Catalog
 from regions import connect, durability, logs
-from regions.loop import Loop
-from regions.process import end_with_thread, settle_on_processor
+from regions.loop import Loop, end_with_thread
+from regions.process import settle_on_processor
 from regions.settings import Again, Settings
 from web.api import views
 from web.api.faults import Faults

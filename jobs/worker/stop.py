@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Final
 
-from regions.process import end_with_thread
+from regions.loop import end_with_thread
 
 START_SECONDS: Final = 60.0  # from the start of a process to its first beat
 DRAIN_SECONDS: Final = 30.0  # how long running tasks may take after a warm stop

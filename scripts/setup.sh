@@ -26,6 +26,12 @@ step_done() {
     printf '  ok  %-58s %10s\n' "$1" "$took"
 }
 
+# step_failed TEXT: the step was not done, and the rest goes on without it.
+step_failed() {
+    if [ -t 1 ]; then printf '\r\033[K'; fi
+    printf '  --  %s\n' "$1"
+}
+
 # give_up WHAT ADVICE [LOG]: prints what failed, the last lines of its log, and what to do; exits.
 give_up() {
     if [ -t 1 ]; then printf '\r\033[K'; fi
@@ -97,22 +103,54 @@ setup_packages() {
     step_done "apt: redis-server $(redis_version), rabbitmq-server $(rabbitmq_version)"
 }
 
-# setup_for_tests: installs a cron daemon and luacheck for the one test each that needs it. Without it that test is skipped,
-# and says so.
+# seconds_to_download: what is left of the five minutes that all downloads of setup_for_tests and setup_prometheus may take together.
+# Chromium is 100 MB, and nobody waits for a slow mirror for what a few tests need.
+seconds_to_download() {
+    if [ -z "${DOWNLOADS_END:-}" ]; then DOWNLOADS_END=$(($(now_ms) / 1000 + 300)); fi
+    left=$((DOWNLOADS_END - $(now_ms) / 1000))
+    if [ "$left" -lt 1 ]; then left=1; fi
+}
+
+# setup_for_tests: installs what only some tests need. Where it is missing, they are skipped and say so.
 setup_for_tests() {
     missing=
     command -v cron >/dev/null 2>&1 || missing=cron
     command -v luacheck >/dev/null 2>&1 || missing="$missing lua-check"
+    command -v curl >/dev/null 2>&1 || missing="$missing curl"
+    command -v chromium >/dev/null 2>&1 || missing="$missing chromium"
     if [ -z "$missing" ] || ! is_debian; then return; fi
     if [ "$(id -u)" -ne 0 ] && ! sudo -n true 2>>"$LOG"; then return; fi
-    step "$missing"
-    as_root apt-get -o DPkg::Lock::Timeout=300 update >>"$LOG" 2>&1 || true
-    # shellcheck disable=SC2086 # a list of words
-    if as_root apt-get -o DPkg::Lock::Timeout=300 install -y --no-install-recommends $missing >>"$LOG" 2>&1; then
-        step_done "apt: $missing"
-    elif [ -t 1 ]; then
-        printf '\r\033[K'
-    fi
+    seconds_to_download
+    as_root timeout "$left" apt-get -o DPkg::Lock::Timeout=300 update >>"$LOG" 2>&1 || true
+    for package in $missing; do
+        step "$package"
+        set -- apt-get -o DPkg::Lock::Timeout=300 install -y --no-install-recommends "$package"
+        seconds_to_download
+        if as_root timeout "$left" "$@" --download-only >>"$LOG" 2>&1 && as_root "$@" >>"$LOG" 2>&1; then
+            step_done "apt: $package"
+        else
+            step_failed "$package can't be installed from here, and what needs it is skipped"
+        fi
+    done
+}
+
+# setup_prometheus: takes prometheus and promtool out of Debian's packages into .venv. They are not installed, since the package
+# starts a server that everybody can reach.
+setup_prometheus() {
+    if ! is_debian; then return; fi
+    for program in prometheus promtool; do
+        if command -v "$program" >/dev/null 2>&1 || [ -x "$ROOT/.venv/bin/$program" ]; then continue; fi
+        step "$program"
+        folder=$(mktemp -d "$ROOT/.venv/$program.XXXXXX")
+        seconds_to_download
+        if (cd "$folder" && timeout "$left" apt-get download "$program" && dpkg -x "$program"_*.deb .) >>"$LOG" 2>&1; then
+            mv "$folder/usr/bin/$program" "$ROOT/.venv/bin/$program"
+            step_done "$program, from Debian's package"
+        else
+            step_failed "$program can't be downloaded from here, and what needs it is skipped"
+        fi
+        rm -rf "$folder"
+    done
 }
 
 python_version() {

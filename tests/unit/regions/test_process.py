@@ -14,7 +14,8 @@ def test_a_new_process_is_kept_on_one_of_its_processors():
         kept = os.sched_getaffinity(child.pid)
         assert len(kept) == 1
         assert kept <= os.sched_getaffinity(0)
-        assert os.sched_getscheduler(child.pid) == os.SCHED_BATCH
+        own = os.sched_getscheduler(0)  # who runs the tests may have chosen one, and then the child keeps it
+        assert os.sched_getscheduler(child.pid) == (os.SCHED_BATCH if own == os.SCHED_OTHER else own)
         child.communicate(b"\n")
 
 

@@ -92,22 +92,22 @@ def test_what_changed_is_told_by_record_and_field(site, source, definition):
 def test_an_update_takes_what_comes_out_as_expected(site, source, definition, folder):
     source("sample", "books")
     definition.write_text(BOOKS.replace('title = "h3 a::attr(title)"', 'title = "h3"'))
-    done = source("test", "--update")
+    done = source("test", "books", "--update")
     assert done.exit_code == 0
     assert "  updated  books/poetry_23" in done.stdout
-    assert source("test").exit_code == 0
+    assert source("test", "books").exit_code == 0
 
 
 def test_pages_that_are_asked_for_no_more_are_a_difference(site, source, definition):
     """As are pages that the sample does not have, which no update can mend."""
     source("sample", "books", f"category={CATEGORY}")
     definition.write_text(BOOKS.replace("li.next a::attr(href)", ".nosuch::attr(href)"))
-    done = source("test")
+    done = source("test", "books")
     assert done.exit_code == 1
     assert "/page-2.html, found no such fetch" in done.stdout
     assert "record 21: expected, but missing: " in done.stdout
     definition.write_text(BOOKS.replace("li.next a::attr(href)", "h3 a::attr(href)"))
-    done = source("test", "--update")
+    done = source("test", "books", "--update")
     assert done.exit_code == 1
     assert "found page 2 failed: connection: expected one of the sample's addresses (" in done.stdout
 
@@ -147,9 +147,9 @@ def test_a_failure_is_kept_only_when_it_is_wanted(site, source, folder, definiti
     assert "Nothing is kept. With --failed it is kept" in done.stdout
     assert not (folder / "samples").exists()
     assert source("sample", "books", "--name", "wall", "--failed").exit_code == 0
-    assert source("test").exit_code == 0
+    assert source("test", "books").exit_code == 0
     definition.write_text(BOOKS)
-    done = source("test")
+    done = source("test", "books")
     assert done.exit_code == 1
     assert "expected blocked, found contract: expected 1 row or more, found 0" in done.stdout
 
@@ -214,7 +214,7 @@ def test_a_broken_definition_fails_its_samples_only(site, source, folder, defini
     (folder / "other.toml").write_text(BOOKS)
     source("sample", "other")
     definition.write_text(BOOKS.replace("css = ", "ccs = ", 1))
-    done = source("test")
+    done = source("test", "books", "other")
     assert done.exit_code == 2
     assert "  ok       other/poetry_23" in done.stdout
     assert 'books.toml:8: rows: unknown selector key "ccs"' in done.stdout
@@ -237,7 +237,7 @@ def test_a_broken_definition_fails_its_samples_only(site, source, folder, defini
 def test_a_sample_that_is_none_is_told(site, source, folder, change, said):
     source("sample", "books")
     change(folder / "samples" / "books" / "poetry_23")
-    done = source("test")
+    done = source("test", "books")
     assert done.exit_code == 2
     assert said in done.stderr
 
@@ -245,7 +245,7 @@ def test_a_sample_that_is_none_is_told(site, source, folder, change, said):
 def test_params_that_fit_no_longer_are_told(site, source, definition):
     source("sample", "books")
     definition.write_text(BOOKS.replace("category", "kind"))
-    done = source("test")
+    done = source("test", "books")
     assert done.exit_code == 1
     assert "its params are no longer valid: category: unknown param" in done.stdout
 

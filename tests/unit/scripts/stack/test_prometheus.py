@@ -158,19 +158,18 @@ def series(metric: str, values: str, /, **labels: str) -> dict[str, str]:
 @needs_promtool
 def test_the_alert_of_each_fault_fires_while_any_gateway_tells_it_and_once(tmp_path: Path) -> None:
     """Two gateways tell of the same: one alert. It lasts for a minute, which is 12 samples, and is over after them."""
-    tests = []
+    place = {"region": "fra", "source": "ecb.rates", "part": "a-part"}
+    inputs = [series("up", "1x100", job="nearfetch-gateway", instance="a:1")]
+    alerts = []
     for name, kind in KINDS.items():
-        place = {"region": "fra", "source": "ecb.rates", "part": "a-part"}
         told = {"name": name, "severity": kind.severity, **place, "job": "nearfetch-gateway"}
-        inputs = [series("nearfetch_fault", "_x6 1x30 stale", **told, instance=one) for one in ("a:1", "b:1")]
-        inputs.append(series("up", "1x100", job="nearfetch-gateway", instance="a:1"))
+        inputs += [series("nearfetch_fault", "_x6 1x30 stale", **told, instance=one) for one in ("a:1", "b:1")]
         expected = {
             "exp_labels": {"severity": kind.severity, **place},
             "exp_annotations": annotations(name, place),
         }
-        alerts = [fires(name, "25s", []), fires(name, "150s", [expected]), fires(name, "190s", [])]
-        tests.append({"name": name, "interval": "5s", "input_series": inputs, "alert_rule_test": alerts})
-    run(tmp_path, tests)
+        alerts += [fires(name, "25s", []), fires(name, "150s", [expected]), fires(name, "190s", [])]
+    run(tmp_path, [{"interval": "5s", "input_series": inputs, "alert_rule_test": alerts}])
 
 
 def annotations(name: str, place: dict[str, str]) -> dict[str, str]:

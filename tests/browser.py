@@ -142,7 +142,9 @@ class Browser:
 def running() -> Iterator[Browser]:
     """A browser for as long as it is needed. Skips the test if there is no chromium."""
     if CHROMIUM is None:
-        pytest.skip("chromium is not installed here (Debian: chromium); scripts/test without arguments installs it where it may")
+        pytest.skip(
+            "chromium is not installed here (Debian: chromium); scripts/test without arguments installs it where it may"
+        )
     with sync_api.sync_playwright() as driver:
         made = Browser(driver)
         yield made

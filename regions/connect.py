@@ -318,7 +318,7 @@ class Broker(SelectConnection):
 
 
 class SharedBroker(Broker):
-    """A connection on which any thread may send. What its socket does not take at once, its own thread sends.
+    """A connection on which any thread may send. Its own thread sends the bytes that the socket does not take at once.
 
     pika's own way has that thread send everything, which costs a wake and a turn of its loop. Over TLS it is so here, too: OpenSSL
     permits no thread to write while another one reads.

@@ -114,7 +114,7 @@ class _Told(msgspec.Struct):
 
 
 class Once:
-    """Tells a cause once. What repeats is counted, and told by ``flush`` once a minute: "…; repeated 37 times".
+    """Logs a cause once. Repetitions are counted, and ``flush`` logs their number once a minute: "…; repeated 37 times".
 
     Any thread may call it.
     """

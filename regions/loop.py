@@ -11,7 +11,7 @@ END_SECONDS: Final = 5.0  # how long a stop waits for the turn at hand
 
 
 class Loop:
-    """Calls ``turn`` again and again in a thread of its own. What ``turn`` raises ends the thread.
+    """Calls ``turn`` again and again in a thread of its own. An exception of ``turn`` ends the thread.
 
     ``turn`` returns how many seconds to wait before the next one; ``wake`` and a stop end the wait at once. ``last`` is
     called once after the last turn, on the same thread.

@@ -13,7 +13,7 @@ A script is a ``.lua`` file that begins with a head, a comment:
 
 A line that is too long goes on in the next one, after ``--`` and two more spaces. Keys and arguments are local variables of
 the script. Python passes them by these names, and rows as structs, whose fields are compared with the head when the script
-is read. What has no cost at run time is put in as text:
+is read. These names are replaced in the text, so they cost nothing at run time:
 
     KEEP_MS         the constant's value
     task.region     the place of the row's field: ``task[2]``, whatever list the variable ``task`` holds

@@ -5,7 +5,7 @@
     Endpoint       serves it where a part has no HTTP of its own: bridges and pools of workers
 
 Each part exposes what it did itself, as counters and histograms, so that sums over all instances count nothing twice; and what it
-knows, as gauges. What several gateways know of the same region or server is the same: take the maximum of it, not the sum.
+knows, as gauges. Several gateways have the same gauge of a region or server: take its maximum, not the sum.
 """
 
 import os

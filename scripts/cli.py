@@ -163,7 +163,7 @@ def doctor(url: str, data: Path | None, every: bool, as_json: bool) -> None:
     Connections, permissions, policy, clocks, versions, disks, limits, definitions, certificates, the lines for cron, and the faults
     that the gateway tells. At the hub, on a region's host (for that region), and beside a running scripts/up without any setting.
 
-    Ends with 0 when nothing is wrong, 1 when something is, 2 for wrong settings or usage. What could be better leaves 0.
+    Ends with 0 when nothing is wrong, 1 when something is, 2 for wrong settings or usage. It stays 0 for what could be better.
 
     \b
     nearfetch doctor

@@ -219,7 +219,7 @@ class App:
         return handler, arguments
 
     def _add_headers(self, exchange: Exchange) -> None:
-        """What every answer to this client carries: its own id of the call, and whether a page may read it."""
+        """The headers of every answer to this client: its own id of the call, and whether a page may read the answer."""
         name = exchange.header("X-Request-Id")
         if REQUEST_ID.fullmatch(name):
             exchange.extra += (("X-Request-Id", name),)
@@ -232,7 +232,7 @@ class App:
             exchange.extra += (("Access-Control-Allow-Origin", exchange.header("Origin")), EXPOSED)
 
     def _owner(self, head: Head, method: str, path: str) -> Owner:
-        """Whose a call is. An open gateway is everybody's who reaches it by a name of this machine, and not from another site's page."""
+        """The owner of a call. At an open gateway everybody may call by a name of this machine, but not from another site's page."""
         makes_tasks = method not in ("GET", "HEAD") or path.endswith("/records")
         if self._owner_of is None:
             self._check_host(head)

@@ -4,8 +4,8 @@
     body.read → Response.piece                 the data of one receive, without chunk framing; trailers are dropped
               → Response.give_up               the rest is not read, and the connection is closed
 
-Heads that break the RFC in harmless ways are read as curl and browsers read them. What could be read in two ways ends the
-answer: a wrong length, transfer coding or chunk. Each line has a limit, and so have heads, trailers, chunks and receives.
+Heads that break the RFC in harmless ways are read as curl and browsers read them. Heads and bodies that could be read in
+two ways end the answer: a wrong length, transfer coding or chunk. Each line has a limit, and so have heads, trailers, chunks and receives.
 """
 
 import http

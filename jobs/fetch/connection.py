@@ -8,7 +8,7 @@ urllib3 has no public hook for the address to connect to (its #3675 and #3781 ar
 module overrides, too. Outside an exchange a connection connects to nothing. Its other private names in use are ``_get_conn``,
 ``_put_conn`` (also in answer.py), ``_merge_pool_kwargs``, and ``_dns_host`` in route.py.
 
-requests and urllib3 keep the connections. What else they do for each request (retries, redirects, proxies, bodies of
+requests and urllib3 keep the connections. Everything else that they do for a request (retries, redirects, proxies, bodies of
 unknown length, warnings) is not needed here and took a third of a small task's time. So ``ask`` writes the request itself.
 """
 

@@ -182,7 +182,7 @@ class Pool:
         return int(self._is_refused)
 
     def run_once(self) -> None:
-        """One turn: at most ``WATCH_SECONDS``, and the time to start missing processes. What is told ends its wait."""
+        """One turn: at most ``WATCH_SECONDS``, and the time to start missing processes. News ends its wait."""
         self._fit(self._scaler.share)
         for slot in (*self._slots, self._urgent):
             if slot.child is None and time.monotonic() >= slot.not_before:

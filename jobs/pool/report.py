@@ -126,7 +126,7 @@ class Reporter:
         self._wake.set()
 
     def run_once(self) -> None:
-        """Reports once. What can't be sent now is sent with the next report."""
+        """Reports once. If a part of it can't be sent now, the next report has it."""
         self._has_changed()
         self._examiner.look(self._own())
         with contextlib.suppress(redis.exceptions.RedisError):  # the region's Redis is away, which the status says

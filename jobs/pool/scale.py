@@ -77,9 +77,9 @@ class Load(Struct, frozen=True):
 
     @property
     def task_seconds(self) -> float:
-        """Mean time for which a task holds its thread.
+        """Mean time for which a task holds its thread; 0 if unknown.
 
-        When more run than ended, at least their time so far. 0 if unknown.
+        While more tasks run than have ended, it is the time so far of those that run, so it may be too low.
         """
         count = max(self.left, float(self.running))
         return self.held / count if count > 0 else 0.0

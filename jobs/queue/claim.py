@@ -333,7 +333,7 @@ class Claimer:
         return _looked(tasks, *send(self._client, self._look(tasks), []))
 
     def look_around(self, tasks: Sequence[str]) -> Look:
-        """What ``look`` and then ``move_due`` do and return, and more, in one write."""
+        """Does what ``look`` and ``move_due`` do, and asks for the outbox and the scheduled jobs, all in one write."""
         commands = [
             *self._look(tasks),
             ("XLEN", names.OUTBOX),

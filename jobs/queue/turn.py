@@ -47,7 +47,7 @@ TAKE: Final = load("take")
 
 
 class Turns(Protocol):
-    """What makes a task wait before it fetches: ``Turn``, or ``Free``."""
+    """Makes a task wait before it fetches. Implemented by ``Turn`` and ``Free``."""
 
     waited_ms: float
     granted: float  # when the last turn was granted, monotonic
@@ -150,7 +150,7 @@ class Turn:
         self._turns.breakers.delay(origin_of(url), seconds)
 
     def ended(self, error: TaskError | None) -> None:
-        """As ``Turns`` says. What says nothing about the host (a cancel, a fault of ours) is not passed on."""
+        """As ``Turns`` says. Ends that say nothing about the host (a cancel, a fault of ours) are not passed on."""
         if error is not None and is_the_hosts(error):
             self._turns.breakers.failed(self._asked, error)
         elif (
@@ -228,7 +228,7 @@ class Caller:
                 self._at = math.inf  # first: during the look, a claim may say that one waits
 
     def run_once(self) -> None:
-        """Looks once. What fails here is done by another process, or by the next look."""
+        """Looks once. If it fails, another process or the next look does it."""
         try:
             ms = self._call.call(self._client)
         except redis.exceptions.RedisError as error:

@@ -1,4 +1,4 @@
-"""What a runner needs to know of one execution of a task."""
+"""The data of one execution of a task that a runner needs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

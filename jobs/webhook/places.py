@@ -1,7 +1,7 @@
 """Which of the claimed webhooks may be called now, so that a receiver that does not answer delays no other.
 
-A receiver gets a quarter of a process's threads at most, and a tenant half of them. What has no place waits here, up to a limit: then
-those of the receiver with the most are put off, for as long as they would have to wait. Only they pay for its slowness.
+A receiver gets a quarter of a process's threads at most, and a tenant half of them. The other webhooks wait here, up to a limit. Past it,
+webhooks of the receiver that has most of them are put off for as long as they would have to wait. So only they pay for its slowness.
 """
 
 import threading

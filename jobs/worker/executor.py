@@ -32,7 +32,7 @@ class Runner(Protocol):
     """Runs tasks: what ``jobs.task.runner.Runner`` is."""
 
     def run(self, execution: Execution) -> Ending:
-        """One attempt at a task. What goes wrong is part of how it ended."""
+        """One attempt at a task. An error is part of the result, never raised."""
 
     def refresh(self) -> bool:
         """Reads changed definitions; cheap when there are none. Returns whether something changed."""

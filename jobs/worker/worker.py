@@ -284,9 +284,9 @@ class Worker(BaseWorker):
     # What RQ would do otherwise.
 
     def register_birth(self) -> None:
-        """RQ's, as one script that also runs at ``maxmemory``, since a full Redis needs workers.
+        """Registers the worker like RQ, but by one script that also runs at ``maxmemory``, since a full Redis needs workers.
 
-        Raises ValueError as RQ's.
+        Raises ValueError like RQ.
         """
         self.last_heartbeat = now()
         queue_workers = names.rq_workers_of(self.queues[0].name)

@@ -113,7 +113,7 @@ def _csv(text: str) -> Guess:
 
 
 def _html(root: Any) -> Guess:
-    """Takes as rows the elements of one class, beside each other, that hold the most text together."""
+    """Takes as rows the elements of one class that are siblings and together hold the most text."""
     texts: Counter[tuple[str, str]] = Counter()
     counts: Counter[tuple[str, str]] = Counter()
     for one in root.iter():

@@ -62,7 +62,7 @@ def run(progress: Progress, rounds: int) -> Extra:
             ours.stack.redis(server).config_set("auto-aof-rewrite-percentage", 0)
         single = _ended(ours, numbers, 1)
         many = _ended(ours, numbers, SOURCES)
-        progress.waiting("what a region costs that is asked nothing")
+        progress.waiting("what a region costs without requests")
         region = _region(ours)
         progress.waiting("bytes of tasks that wait in RQ")
         ours.stack.stop_part(f"workers-{REGION}")
@@ -107,7 +107,7 @@ def _lines(figures: dict[str, Any]) -> Iterator[str]:
         )
     one = figures["idle_region"]
     yield (
-        f"a region that is asked nothing: {one['connections']} connections to the central Redis, {one['entries_per_second']:.1f} entries a "
+        f"a region without requests: {one['connections']} connections to the central Redis, {one['entries_per_second']:.1f} entries a "
         f"second there, {size(one['rabbitmq_memory'])} of RabbitMQ's memory for its two queues"
     )
     reads = ", ".join(f"{count:,} streams {ms:.2f} ms" for count, ms in one["read_ms"].items())
@@ -183,7 +183,7 @@ async def _posted(ours: Ours, numbers: Iterator[int]) -> None:
 
 
 def _region(ours: Ours) -> dict[str, Any]:
-    """What a region costs the hub though it is asked nothing."""
+    """What a region costs the hub while no request comes."""
     hub, stream, user = ours.stack.redis("hub"), names.out_stream(REGION), names.hub_user(REGION)
     connections = sum(one["user"] == user for one in hub.client_list())
     began, before = time.monotonic(), hub.xinfo_stream(stream)["entries-added"]

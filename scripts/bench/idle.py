@@ -1,4 +1,4 @@
-"""What a whole ``up`` costs that is asked nothing: the CPU time of each kind of process, with the regions as shipped."""
+"""The CPU time of a whole ``up`` with the shipped regions while no request comes, by kind of process."""
 
 import statistics
 import time

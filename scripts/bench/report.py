@@ -66,7 +66,7 @@ def as_json(
     idle_ms_per_second: dict[str, float],
     settings: dict[str, list[str]],
 ) -> dict[str, Any]:
-    """The figures of every round, and the ratios of all rows. What is compared with Celery is null without it."""
+    """The figures of every round, and the ratios of all rows. Without Celery, the ratios to it are null."""
     found = []
     for row in rows:
         ratios = {

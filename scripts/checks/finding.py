@@ -1,8 +1,8 @@
-"""What a check found, and how checks run beside each other.
+"""Findings of checks, and how checks run in parallel.
 
-Check      what is looked at, and the function that looks
-Finding    one thing that it saw: fine, wrong, or what could be better, with what it costs and what mends it
-beside     runs checks at the same time, each with a time-out of its own
+Check      the name of a check, and the function that looks
+Finding    one thing that it saw: fine, wrong, or could be better, with its cost and what mends it
+beside     runs checks in parallel, each with its own time-out
 """
 
 import queue
@@ -59,7 +59,7 @@ class Check:
 def beside(
     checks: Sequence[Check], waiting: Callable[[Sequence[Check]], None]
 ) -> Iterator[tuple[Check, list[Finding]]]:
-    """Runs checks beside each other, and yields each with its findings when it has ended, or when its time is over.
+    """Runs checks in parallel, and yields each with its findings when it has ended, or when its time is over.
 
     ``waiting`` is called again and again with those that still run. A check that never ends holds nobody: its thread is left behind.
     """

@@ -44,7 +44,7 @@ _EVALUATED: Final = re.compile(r'\{ok, \{ok, "(.*)"\}\}', re.DOTALL)  # erl_call
 
 
 class Unseen(RuntimeError):  # noqa: N818
-    """What RabbitMQ has inside can't be seen; the message says why."""
+    """The inside of RabbitMQ can't be seen; the message says why."""
 
 
 class Inside(Struct, frozen=True):

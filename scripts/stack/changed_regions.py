@@ -4,7 +4,7 @@ added    their settings → users at the hub's Redis and at RabbitMQ → parts a
 removed  their settings → the gateway has no need of them any more → their parts stop → their users go
 
 The gateway notices the settings' files by itself (web.flow.served). Everything else of the stack goes on, with the settings of
-its start. What can't be done is undone.
+its start. If a step fails, the steps before it are undone.
 """
 
 import time

@@ -2,7 +2,7 @@
 
 rq-dashboard itself ensures none of this. It has no CSRF guard, requeues jobs on a GET, uses pickle by default, and makes a
 Redis client for each request. So we give it one client, whose Redis user may only read (``dashboard_roles.READER_ACL``), and let
-only GET and HEAD pass. What an operator's buttons do, we do in its place, with a client of another user.
+only GET and HEAD pass. The buttons of an operator are handled here, not by rq-dashboard, with another user's client.
 """
 
 import functools

@@ -93,7 +93,7 @@ class Admission:
         self._guesses = Guesses()
 
     def role(self, request: flask.Request) -> tuple[Role | None, float]:
-        """Who asks; None for nobody that is known, with the seconds that the address has to wait."""
+        """The role of the caller, or None if it is unknown; and the seconds that its address has to wait."""
         address = request.remote_addr or ""
         given = request.authorization
         if given is None:  # a browser's first try: nobody has guessed

@@ -192,7 +192,7 @@ class Faults:
     def _passing_faults(
         self, states: Mapping[str, RegionState], queued: Mapping[str, Queued]
     ) -> Iterable[tuple[Found, float]]:
-        """What is a fault only when it lasts, and for how many seconds."""
+        """Conditions that are a fault only if they last, with the seconds for which they must last."""
         for name, state in states.items():
             for one in of_region(state, queued.get(name)):
                 if one.name in SETTLING:

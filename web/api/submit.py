@@ -352,7 +352,7 @@ def _no_constant(name: str) -> Any:
 
 
 def _encoded(body: bytes) -> str:
-    """What a body is instead of JSON in UTF-8 (RFC 8259, 8.1); "" if it looks like that."""
+    """The message for a body that is compressed or not in UTF-8 (RFC 8259, 8.1); "" for any other."""
     for coding, beginning in CODINGS.items():
         if body.startswith(beginning):
             return f"expected JSON, found {coding}: a body may not be compressed"

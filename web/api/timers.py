@@ -40,7 +40,7 @@ class Timers(Generic[T]):
         self._by_tick.get(_tick(one), {}).pop(one, None)
 
     def over(self) -> Iterator[T]:
-        """Those whose timers have ended; they are set no more."""
+        """Removes those whose time has come, and yields them."""
         now = time.monotonic()
         while self._ticks and self._ticks[0] * TICK_SECONDS <= now:
             yield from self._by_tick.pop(heapq.heappop(self._ticks))

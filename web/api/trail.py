@@ -243,7 +243,7 @@ def _seconds(ms: int) -> str:
 
 
 def _of_others(client: redis.Redis, request: str, task: str, regions: Sequence[str]) -> dict[str, Trail]:
-    """What each of several regions has told of a task since all of them were asked."""
+    """The hops that each of several regions has reported of a task since all of them were asked."""
     found: Any = client.hmget(names.trail(request), [names.trail_field(task, region) for region in regions])
     trails = {region: _trails.decode(text) for region, text in zip(regions, found, strict=True) if text}
     return {region: one for region, one in trails.items() if isinstance(one, Trail)}

@@ -216,7 +216,7 @@ class Waiters:
     def wanted(self, requests: Iterable[str]) -> list[str]:
         """Those of the requests for whose one result a client waits, and which need not be in the hub's file before.
 
-        Whoever ends them reads them in the same round trip, and gives them to ``news``.
+        The thread that settles them reads them in the same round trip, and gives them to ``news``.
         """
         with self._changed:
             return [request for request in requests if request in self._expected or request in self._takers]

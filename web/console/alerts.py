@@ -158,5 +158,5 @@ def _runbook(name: str, kind: Kind, firing: Sequence[Fault]) -> Html:
 
 
 def general(mend: str) -> str:
-    """What mends a fault, of no region or source in particular."""
+    """What mends a fault, in general terms: without the name of a region or source."""
     return mend.format(region="REGION", source="SOURCE", part="PART")

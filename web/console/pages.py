@@ -31,7 +31,7 @@ Handler = Callable[..., Answer | None]
 
 
 class Console:
-    """The console's calls. Whatever goes wrong with one of its pages is told by a page, too."""
+    """The console's calls. A problem with one of its pages is shown as a page, too."""
 
     def __init__(self, sign_in: SignIn, parts: Parts) -> None:
         self._sign_in, self._parts = sign_in, parts

@@ -152,7 +152,7 @@ def _scale(view: View) -> Html:
 
 
 def _paused(view: View) -> Html:
-    """What does not go on, and why. What stands among the reasons is not said twice."""
+    """The parts that stand still, and why, except for those that the region's reasons name already."""
     lines: list[Child] = []
     taken = view["takeover"]
     if taken:

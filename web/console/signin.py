@@ -41,7 +41,7 @@ class SignIn:
         self.cookie = "__Host-nearfetch" if self._is_secure else own
 
     def owner(self, head: Head, scope: Scope) -> Owner:
-        """Whose a call is: by its key, or by its session. Raises ``Problem``, and a ``HubUnavailable`` for a session."""
+        """The owner of a call, by its key or by its session. Raises ``Problem``, and a ``HubUnavailable`` for a session."""
         authorization = head.header("Authorization")
         token = "" if authorization else self.token(head)
         if not token:

@@ -27,7 +27,7 @@ log = logs.get("accept")
 def is_written(hub: Hub, then: File, stopping: threading.Event) -> bool:
     """Waits until the hub's file holds what it had done at ``then``; False when the thread was stopped first.
 
-    What leaves the hub for good, to the history or to a webhook, must not be what a killed hub would forget.
+    It is called before the history or a webhook gets something: a hub that is killed must not forget what they know.
     """
     now, since = then, None
     while not now.has(since):
@@ -49,7 +49,7 @@ class Kept:
         self._lock = threading.Lock()
 
     def end(self, reason: str | None) -> None:
-        """It is known: the request is kept (None), or why it is not."""
+        """Notes that the request is kept (``reason`` is None), or why it is lost, and calls everybody who waits for that."""
         with self._lock:
             self.is_known, self.reason = True, reason
             calls, self._calls = self._calls, []

@@ -1,7 +1,7 @@
 """The API keys that a gateway knows: read from the hub each second, so that a revoked key stops within two.
 
-While the hub is away the last ones count: no call gets anything of a tenant without the hub. Whoever waits with a key that has ended
-is answered: ``ended`` gets a test of keys each second.
+While the hub is away the last keys count; without the hub no call gets anything of a tenant anyway. Clients that wait with a key that has
+ended get their answers: ``ended`` gets a test of keys each second.
 """
 
 import time
@@ -83,7 +83,7 @@ class Keyring:
         return found is not None and not found.is_expired(time.time() * 1000)
 
     def owner(self, authorization: str, scope: Scope) -> Owner:
-        """Whose a call with this Authorization header is. Raises ``Problem``: 401, 403 without the scope, 503 if no keys could be read."""
+        """The owner of a call with this Authorization header. Raises ``Problem``: 401, 403 without the scope, 503 if no keys could be read."""
         return _owner(self._key(authorization), scope)
 
     def owner_by_id(self, key: str, scope: Scope) -> Owner:

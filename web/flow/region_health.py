@@ -3,8 +3,8 @@
     see      a region's reports → what they say about now
     decide   memory + what was seen + the record so far → memory, record
 
-A region has to say again and again that its bridge consumes, that its workers work, and that no task waits for too long. What it
-has not said for ``BAD_MS`` is wrong with it. It gets its tasks back when nothing was wrong for a time, so that it does not flap.
+A region has to report again and again that its bridge consumes, that its workers work, and that no task waits for too long. If one of
+these is missing for ``BAD_MS``, it is wrong. The region gets its tasks back after a time without a fault, so that it does not flap.
 """
 
 from collections.abc import Mapping

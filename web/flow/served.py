@@ -1,7 +1,7 @@
-"""Which regions a gateway serves, as their files come and go while it runs.
+"""The regions that a gateway serves, whose files come and go while it runs.
 
     a new file     its queues are declared; then it takes tasks, and its stream is read
-    a file gone    it is served on while a source names it or a task of it is open, also by a gateway that starts meanwhile
+    a file gone    the region is still served while a source names it or a task of it is open, also by gateways that start meanwhile
 
 Every part of the gateway reads ``settings.region`` anew in each of its turns. This is the only place that changes it. Each
 gateway notes in the hub which regions it has files of. So a gateway without a region's file finds its open tasks.
@@ -48,7 +48,7 @@ class Served:
         self.leaving: dict[str, str] = {}
 
     def look(self) -> None:
-        """One look at the files. What can't be done now is done at a later look. Raises nothing."""
+        """Looks at the files once. Steps that fail are repeated at a later look. Raises nothing."""
         self._read()
         try:
             if time.monotonic() >= self._note_at:

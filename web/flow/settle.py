@@ -78,7 +78,7 @@ class _Batch(Struct):
 
 
 class News(Protocol):
-    """Who hears of requests whose tasks ended: what ``web.api.wait.Waiters`` is."""
+    """Gets the news of requests whose tasks ended. Implemented by ``web.api.wait.Waiters``."""
 
     def wanted(self, requests: Iterable[str]) -> list[str]:
         """Those of the requests that a client reads at once when they have ended."""

@@ -7,7 +7,7 @@
 
 The first success of two regions stands (web/hub/lua/settle.lua), and the other one gets a cancel. If a gateway dies between its
 note that another region is asked and the message, the next one that decides sends all such messages again: a region enqueues
-each once. A source without a standby, or a pinned one, is never moved. What a standby lacks is known before it is needed: a region
+each once. A source without a standby, or a pinned one, is never moved. It is known beforehand what a standby lacks: a region
 reports which sources it could run.
 """
 

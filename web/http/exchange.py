@@ -426,7 +426,7 @@ class Exchange:
 
 
 class _Refusal(msgspec.Struct):
-    """What is told of a problem document."""
+    """The members of a problem document that the log shows."""
 
     detail: str = ""
     result: msgspec.Raw | None = None  # of a task that failed: nothing was refused

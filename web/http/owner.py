@@ -1,4 +1,4 @@
-"""Whose a call is."""
+"""The owner of a call: a tenant and a key."""
 
 from msgspec import Struct
 

@@ -66,7 +66,7 @@ class Key(Struct, frozen=True, kw_only=True, omit_defaults=True):
     limits: KeyLimits = NO_LIMITS
 
     def may(self, scope: Scope) -> bool:
-        """Whether it has a scope. Who may administer may read; nobody submits by that alone."""
+        """Whether it has a scope. ``admin`` includes ``read``, but not ``submit``."""
         return scope in self.scopes or (scope == "read" and "admin" in self.scopes)
 
     def fits(self, secret: str) -> bool:
@@ -108,7 +108,7 @@ def parts_of(text: str) -> tuple[str, str] | None:
 
 
 def claimed(authorization: str) -> str:
-    """The id of the key that an Authorization header has, whether it is a right one or not; "" if it has none."""
+    """The id of the key in an Authorization header, also if the key is wrong; "" if there is none."""
     found = parts_of(authorization.partition(" ")[2].strip())
     return found[0] if found else ""
 
@@ -133,6 +133,6 @@ def write(client: redis.Redis, keys: Iterable[Key]) -> None:
 
 
 def delete(client: redis.Redis, key: str) -> bool:
-    """Deletes a key and what was counted of it; whether there was one."""
+    """Deletes a key and its counts. Returns whether there was such a key."""
     client.delete(names.used(key))
     return bool(client.hdel(names.KEYS, key))

@@ -79,7 +79,7 @@ NO_TIMES: Final = Times(0, 0, 0)
 
 
 def message_of(new: New, task: NewTask, times: Times) -> contract.Task:
-    """What asks a task's region for it."""
+    """The message that asks a region for a task."""
     return contract.Task(
         task=task.id,
         request=new.id,

@@ -3,7 +3,7 @@
     begin ─ pending ── the request has ended ─ due ── delivered (a 2xx), or failed (no attempt is left, 410, or not permitted)
 
 The secret signs what is sent (Standard Webhooks). It rests at the hub, as long as the webhook does, and nowhere else: views, logs and
-jobs do not have it. What makes a webhook due is written by the script that ends the request, or that accepts it if that comes last.
+jobs do not have it. The script that ends the request, or that accepts it if that comes last, writes that the webhook is due.
 """
 
 import itertools
@@ -74,7 +74,7 @@ class Listed(Struct, frozen=True):
 
 
 def wrong_url(url: str, *, plain_http: bool) -> str | None:
-    """What is expected of the address of a webhook that is none; None for a right one. ``plain_http``: http is permitted anywhere."""
+    """What is wrong with the address of a webhook; None if nothing is. ``plain_http``: http is permitted anywhere."""
     if len(url) > URL_CHARACTERS_MAX:
         return f"an address of {URL_CHARACTERS_MAX} characters at most, found {len(url)}"
     if re.search(PLAIN_PATTERN if plain_http else URL_PATTERN, url, re.ASCII) and "\n" not in url:

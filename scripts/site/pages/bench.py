@@ -1,8 +1,10 @@
-"""What is measured with: ``/page``, HTML of exactly 54,492 bytes, ``/tiny``, a few rows of JSON, and ``/numbered?n=``.
+"""Pages for measurements, never compressed, and late on request (``?seconds=0.1``).
 
-And ``/elements``, XML of 200,000 elements, for an XPath that counts them too often. Never compressed; late on request (``?seconds=0.1``). The rows of ``/numbered`` belong to their number alone, so that an
-answer that went to the wrong place is seen; ``&trouble=`` spoils it: ``once`` is 503 the first time, ``http_status`` 404,
-``parse`` no JSON, and in ``contract`` the rows lack their number.
+``/page``         HTML of exactly 54,492 bytes
+``/tiny``         a few rows of JSON
+``/elements``     XML of 200,000 elements, for an XPath that visits them too often
+``/numbered?n=``  rows that no other number has, so that an answer at the wrong place is seen. ``&trouble=`` spoils it: ``once`` is 503 the
+                  first time, ``http_status`` is 404, ``parse`` is not JSON, and in ``contract`` the rows lack their number
 """
 
 import hashlib

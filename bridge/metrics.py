@@ -11,7 +11,7 @@ from regions.metrics import Sample
 
 
 class Metrics:
-    """What a bridge did, has and knows. Only ``samples`` may be called from other threads than the bridge's loop."""
+    """The figures of a bridge. Only ``samples`` may be called from other threads than the bridge's loop."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class Metrics:
         observe(self._took, 0, seconds)
 
     def late(self, messages: int) -> None:
-        """So many messages came after their deadline, and made no job."""
+        """Counts messages that came after their deadline and made no job."""
         self._late += messages
 
     def _ask_counts(self) -> None:

@@ -106,7 +106,7 @@ class AnswerStore:
         self._is_dropping = is_full
 
     def run(self) -> None:
-        """What the thread does."""
+        """The loop of the thread."""
         self._attempt("", b"")
         while self.run_once():
             pass

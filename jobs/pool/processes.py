@@ -237,7 +237,7 @@ class Pool:
             self._waker.send(b".")
 
     def _wait_seconds(self, now: float) -> float:
-        """How long to wait to be told of something, at most."""
+        """The longest wait for news."""
         due = [slot.not_before for slot in (*self._slots, self._urgent) if slot.child is None]
         wait = min(now + WATCH_SECONDS, self._memory_read + MEMORY_CHECK_SECONDS, *due) - now
         return max(0.0, min(wait, STARTS_SECONDS) if self._missing > 0 else wait)

@@ -156,7 +156,7 @@ class ThreadPool:
                 self._stops.append((task, execution, until))
 
     def run(self) -> None:
-        """What each thread does."""
+        """The loop of each thread."""
         waiter = _Waiter()
         while True:
             self.run_once(self._next(waiter))

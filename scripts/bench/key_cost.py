@@ -86,7 +86,7 @@ def _cheapest(found: list[float]) -> float:
 
 
 def _ready(side: Any, numbers: Iterator[int]) -> None:
-    """Until it answers; a region that was left alone for a moment may be away at first."""
+    """Waits until it answers; a region may be away at first."""
     late = time.monotonic() + READY_SECONDS
     while True:
         try:

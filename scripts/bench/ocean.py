@@ -136,7 +136,7 @@ class Ocean:
         self._control.close()
 
     def _added(self) -> int:
-        """How many entries the region's out stream ever got."""
+        """The number of entries that the region's out stream has got since its start."""
         found: dict[str, Any] = self._hub.xinfo_stream(names.out_stream(REGION))
         return int(found["entries-added"])
 

@@ -104,7 +104,7 @@ class Tenant:
 
 
 class Found(Struct):
-    """Of one setting. ``before``: open tasks when the measurement began."""
+    """The figures of one setting. ``before``: open tasks when the measurement began."""
 
     calls: Alone
     bulk_seconds: float

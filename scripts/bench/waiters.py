@@ -113,7 +113,7 @@ class Crowd:
             self._processes.append(process)
 
     def wait(self) -> None:
-        """Until all have asked."""
+        """Waits until all have asked."""
         for pipe in self._pipes:
             self._told(pipe, COME_SECONDS)
 

@@ -1,1 +1,1 @@
-"""Checks of servers, hosts and this checkout: what ``nearfetch doctor`` runs, and of it ``nearfetch config check`` what is set."""
+"""Checks of servers, hosts and this checkout. ``nearfetch doctor`` runs all, ``nearfetch config check`` those of servers and settings."""

@@ -98,7 +98,7 @@ def region_line(region: dict[str, Any], sources: list[dict[str, Any]]) -> str:
 
 
 def dashboard_line(region: dict[str, Any], regions_folder: Path | None) -> str:
-    """Where the region's rq-dashboard is, and where its password stands, which is shown nowhere."""
+    """The address of the region's rq-dashboard, and the file that has its password. The password itself is never shown."""
     file = f"{region['name']}.toml"
     where = f"{regions_folder / file}" if regions_folder is not None else f"the region's {file}"
     return f"        rq-dashboard {region['dashboard']}   user and password: [dashboard] in {where}"

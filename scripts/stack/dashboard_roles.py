@@ -126,7 +126,7 @@ def is_own(request: flask.Request) -> bool:
 
 
 def requeue(client: redis.Redis, region: str, job_id: str, gateway: Gateway) -> tuple[dict[str, Any], int]:
-    """Asks again what a failed job asked; the answer's JSON and status.
+    """Posts the request of a failed job again. Returns the answer's JSON and status.
 
     The job leaves RQ's list of failed ones. Its record stays as long as before, since RabbitMQ may deliver its message again.
     """

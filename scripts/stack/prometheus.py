@@ -39,7 +39,7 @@ ALERTS: Final = (
     Alert(
         "metrics-away", "ticket", 'up{job=~"nearfetch-(bridge|workers)"} == 0', "1m",
         "{{ $labels.instance }} does not answer scrapes",
-        "its figures are missing; the faults of its region are told by the gateways",
+        "its figures are missing; gateways still report the faults of its region",
         "start the part there, and set metrics.bridge_port or metrics.workers_port in its region's file",
     ),
     Alert(

@@ -2,8 +2,8 @@
 
 servers ─ the port mapper, then RabbitMQ (the slowest) beside every Redis, the document store and the site
 regions ─ dashboards and workers as soon as every Redis is ready, bridges together with the gateway
-entry   ─ the gateway once RabbitMQ is ready. It is ready when it says so; a region is when the gateway sees it ``up``. Then
-          what calls webhooks
+entry   ─ the gateway once RabbitMQ is ready; it says itself when it is. A region is ready when the gateway sees it ``up``.
+          Then the process that calls webhooks
 """
 
 import subprocess

@@ -63,7 +63,7 @@ class Waiter(Protocol):
         """The cursor after which to read."""
 
     def is_behind(self) -> bool:
-        """Whether its client has yet to take what it was sent. Then it reads after that, and not for news."""
+        """Whether its client has not yet taken the last part. If so, it reads again after that, not when there is news."""
 
     def take(self, view: View | None, why: Why) -> Next:
         """Gets the request as it was just read; None if there is none."""

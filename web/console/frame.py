@@ -227,7 +227,7 @@ def moment(text: str) -> Html:
 
 
 def cut(text: object) -> str:
-    """A text of a region or of a source, not longer than anybody reads."""
+    """A text of a region or of a source, cut to ``TEXT_MAX`` characters."""
     found = str(text)
     return found if len(found) <= TEXT_MAX else f"{found[:TEXT_MAX]}…"
 

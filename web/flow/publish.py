@@ -129,7 +129,7 @@ class Publisher:
 
     @property
     def state(self) -> str | None:
-        """None when requests can be taken, otherwise why not: also a broker that hangs while nothing is published."""
+        """Why requests can't be taken; None if they can. A broker that hangs is noticed even while nothing is published."""
         if (reason := self.unavailable) is not None:
             return reason
         is_owed = 0 < self._asked_at < time.monotonic() - UNANSWERED_SECONDS

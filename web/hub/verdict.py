@@ -130,7 +130,7 @@ def _is_sized(run: Run) -> bool:
 
 
 def _ratio(run: Run) -> float:
-    """How many times what went home the page was; one that was not fetched again counts, too."""
+    """The size of the page divided by the size of what went home. A page that was not fetched again counts, too."""
     return max(run.received_bytes, run.spared_bytes) / run.wire_bytes
 
 

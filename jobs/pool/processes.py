@@ -60,7 +60,7 @@ STOP_SECONDS: Final = DRAIN_SECONDS + FLUSH_SECONDS + 5.0  # of a warm stop; wha
 ALONE_A_TURN: Final = 4  # processes for suspects that start in one turn
 COLD_SECONDS: Final = FLUSH_SECONDS + 5.0
 # All that a client waits for comes first: its task's own process, the Redis, the bridge, on a small machine also the hub.
-NICE: Final = 10
+NICE: Final = 15
 WORKER: Final = (sys.executable, "-m", "jobs.worker")
 
 log = logs.get("workers")

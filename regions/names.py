@@ -15,7 +15,7 @@ Hub (central Redis)
     nf:holdings              string  the gateway whose turn it is to check what regions hold
     nf:takeover              hash    regions that lose their tasks to standbys, and why (web.hub.takeover)
     nf:takeover:turn         string  the gateway whose turn it is to decide that
-    nf:ask:{request}         hash    until its deadline, what asks a standby: the tasks of sources that have one (web.flow.takeover)
+    nf:ask:{request}         hash    the messages of its tasks whose sources have a standby, to ask that; until its deadline (web.flow.takeover)
     nf:out:{region}          stream  what a region reports; the consumer group of the gateways reads it
     nf:region:{region}       hash    the last status of each of the region's parts, one field for each part
     nf:told:{region}         list    what happened to the region, the latest 100 events (web.hub.events)
@@ -37,9 +37,9 @@ Hub (central Redis)
     nf:day:{region}          hash    the region's last day: a contract.Minute for each minute of the day from 0 to 1439
     nf:dead                  hash    dead letters by id, until an operator retries or drops them (web.flow.dead)
     nf:dead:at               zset    ids of the dead letters, by the time when they were kept (hub ms)
-    nf:webhook:{request}     hash    where to tell that a request has ended, with its secret, and how far that is (web.hub.webhooks)
+    nf:webhook:{request}     hash    the address to call when the request has ended, its secret, and the state of the call (web.hub.webhooks)
     nf:webhook:{request}:ended hash  the ledger of a request that has ended, until the message about it is made
-    nf:webhooks              zset    requests whose webhooks have no end yet, by the time at which to look at them (hub ms)
+    nf:webhooks              zset    requests whose webhooks have not ended, by the time of the next look at them (hub ms)
     nf:webhooks:ended        zset    ended requests that have a webhook, by the time of their end (hub ms)
     nf:webhooks:senders      zset    processes that call webhooks, by their last claim (hub ms)
     nf:wake                  channel ids of requests that have news; a "+" follows the id while tasks are unfinished

@@ -5,7 +5,7 @@ claim             jobs are claimed, ended, tried again and put back
 shared_fetch      tasks that ask the same question share one fetch
 turn, breaker     when a task may fetch from its host; hosts in trouble are left alone
 retry             whether a failure is tried again, and when
-waits             which tasks wait, and what for, for people
+waits             tells people which tasks wait, and for what
 outbox, home      results on their way to the hub
-reaper            what dead worker processes held goes back to the queue
+reaper            puts the jobs of dead worker processes back into the queue
 """

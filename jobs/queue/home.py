@@ -6,8 +6,8 @@ run_once ── SET, WAITAOF ────────> hub ── delete ──>
 WAITAOF counts the writes of its own connection, so a fence is written before it. Both connections are open before the first
 result is sent, and are given up together: a process that answers the fence has all that was taken before.
 
-Across an ocean a reply takes its time, and a new connection several times as much; one that was idle is slow (TCP's window). So
-several batches are unanswered at once, all on one connection, and both are open before the first result.
+Across an ocean a reply takes one round trip, a new connection takes several, and an idle connection is slow at first (TCP's window). So
+several batches may be unanswered, all on one connection, and both connections are open before the first result.
 """
 
 import math

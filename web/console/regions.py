@@ -1,4 +1,4 @@
-"""The page *Regions*: a lane each, from its queue to the records that went home, and why it is as it is.
+"""The page *Regions*: a row for each region, from its queue to the records that went home, with the reasons for its state.
 
     /regions       all lanes, readable without a script
     /regions/live  the same lanes as an event stream, each when it has changed; regions.js puts them into the page

@@ -80,7 +80,7 @@ def origin_of(address: str) -> str:
 
 
 def connections_possible(wanted: int) -> int:
-    """Raises this process's limit of open files as far as that many connections need it; returns how many it permits."""
+    """Raises this process's limit of open files for that many connections, as far as it may. Returns how many it then permits."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     files = wanted + RESERVED_FILES if hard == resource.RLIM_INFINITY else min(wanted + RESERVED_FILES, hard)
     if soft < files:

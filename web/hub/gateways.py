@@ -1,4 +1,4 @@
-"""The gateways of this hub, as each says itself every second or two: which of them was lost, and which starts again and again.
+"""The gateways of this hub, by what each reports every second or two: which of them is lost, and which starts again and again.
 
 nf:gateways   NAME: a Gateway. A gateway that stops removes its own; a lost one's stays for a while
 """

@@ -137,7 +137,7 @@ def listed(
 
 
 def resend(client: redis.Redis, request: str, retry_seconds: float) -> bool:
-    """Has a webhook called again, from its first attempt on, under the same ``webhook-id``; False if there is none that is due or was."""
+    """Has a webhook called again, from its first attempt on, under the same ``webhook-id``. False if it is unknown, or its request has not ended."""
     sent = scripts.RESEND_WEBHOOK.call(
         client,
         webhook=names.webhook(request),

@@ -1,4 +1,4 @@
-"""Counts of what a process has done: plain integers that are added to where a task passes, and read when somebody asks.
+"""Counts what a process has done, in plain integers. Code that a task passes adds to them; a scrape reads them.
 
     observe        adds a duration to a histogram, which is a few cells of a row of integers
     Counter        numbers by label values; any thread adds

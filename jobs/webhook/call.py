@@ -1,7 +1,7 @@
 """One call of a webhook, by Standard Webhooks (https://www.standardwebhooks.com, 1.0.0): a POST, signed, guarded and bounded.
 
-It connects only to what the guard permits, judged at each connection, and follows no redirect. The answer's status counts as soon as
-its head has come; of its body little is read. ``webhook-id`` is made of the request's id, so it stays the same for all calls.
+It connects only to addresses that the guard permits, at each connection, and follows no redirect. The answer's status counts as soon as
+its head has come; most of its body is not read. ``webhook-id`` is made of the request's id, so it stays the same for all calls.
 """
 
 import base64

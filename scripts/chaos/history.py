@@ -89,7 +89,8 @@ def delivery(result: dict[str, Any], request: str, at: float, digest: str, settl
 class Scaled:
     """The worker processes of a region.
 
-    How often their number grew, for which reason, and how often it shrank; the least and the most that claimed at once.
+    The changes of a region's number of worker processes: how often it grew, with the reasons, and how often it shrank; the fewest and the
+    most processes that claimed at once.
     """
 
     grew: int = 0

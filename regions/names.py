@@ -43,7 +43,7 @@ Hub (central Redis)
     nf:webhooks:ended        zset    ended requests that have a webhook, by the time of their end (hub ms)
     nf:webhooks:senders      zset    processes that call webhooks, by their last claim (hub ms)
     nf:wake                  channel ids of requests that have news; a "+" follows the id while tasks are unfinished
-    nf:session:{digest}      string  a session of the console: the id of its API key (web.hub.sessions)
+    nf:sessions:{key}        zset    sessions of the console that an API key has, by the time of their end (web.hub.sessions)
     nf:keys                  hash    API keys by id, as JSON (web.hub.keys)
     nf:used:{key}            hash    what an API key has used of its limits (web.hub.keys); it expires
     nf:idem:{key}            hash    the request that an Idempotency-Key made (web.api.repeat); it expires
@@ -311,9 +311,9 @@ def traffic_of_day(region: str, day: str) -> str:
     return f"nf:traffic:{region}:{day}"
 
 
-def session(digest: str) -> str:
-    """The key of a session of the console, by the digest of its cookie."""
-    return f"nf:session:{digest}"
+def sessions(key: str) -> str:
+    """The sorted set on the hub with the sessions of the console that were begun with an API key."""
+    return f"nf:sessions:{key}"
 
 
 def took(region: str, minute: int) -> str:

@@ -20,6 +20,7 @@ from jobs.fetch.fetcher import Fetcher, Terms, retry_after
 from jobs.fetch.guard import parse_allow
 from jobs.page import Request
 from jobs.webhook.queue import How, Job
+from regions import logs
 from regions.egress import Egress, wrong_in_egress
 from regions.faults import Fault, Faults
 from regions.settings import Settings
@@ -29,6 +30,10 @@ GONE: Final = 410
 GROWS: Final = 4.0  # each wait is so many times the last one
 JITTER: Final = 0.2  # of a wait, up or down: receivers that come back are not called by all at once
 ERROR_CHARACTERS_MAX: Final = 300
+# What a client is told. The address stays in the log: else a client could ask the hub's name servers for the names of its network.
+NOT_PERMITTED: Final = "blocked_address: expected a public address, found another one"
+
+log = logs.get("webhooks")
 
 
 class Answer(Struct, frozen=True):
@@ -92,10 +97,12 @@ class Caller:
         )
         try:
             page = self._fetcher.fetch(Request(method="POST", url=job.url, headers=headers, body=body), terms)
+        except BlockedAddress as error:
+            log.warning("webhook leads to an address that is not permitted", request=job.request, reason=str(error))
+            return Answer("failed", None, NOT_PERMITTED)
         except TaskError as error:
             if error.http_status is None:
-                how: How = "failed" if isinstance(error, BlockedAddress) else "again"
-                return Answer(how, None, f"{error.type}: {error}"[:ERROR_CHARACTERS_MAX], self._wait(job.attempt))
+                return Answer("again", None, f"{error.type}: {error}"[:ERROR_CHARACTERS_MAX], self._wait(job.attempt))
             return self._judged(job, error.http_status, None)  # its head came; the rest does not matter
         return self._judged(job, page.status, retry_after(page.headers))
 

@@ -25,6 +25,7 @@ from web.hub.redis import HubUnavailable
 
 EVERY_SECONDS: Final = 1.0
 CLIENTS_MAX: Final = 200  # of one gateway
+CLIENTS_OF_KEY_MAX: Final = 50  # of these, so that no key takes all
 # What says nothing new by itself: statuses come every 2 s.
 AGES: Final = frozenset({"reported_at", "age_seconds", "offset_ms", "redis_used", "redis_ms"})
 
@@ -107,9 +108,10 @@ class RegionStreams:
 
     def open(self, exchange: Exchange, shown: Shown = as_it_is) -> None:
         """Parks a call as a stream, whose regions are ``shown``. Raises ``Problem``: 429 or 503 if there are too many."""
-        owner, most = exchange.owner, self._keyring.limits(exchange.owner.key).waiters
+        key = exchange.owner.key
+        most = min(CLIENTS_OF_KEY_MAX, self._keyring.limits(key).waiters or CLIENTS_OF_KEY_MAX)
         with self._lock:
-            if most and sum(one.exchange.owner.key == owner.key for one in self._clients) >= most:
+            if key and sum(one.exchange.owner.key == key for one in self._clients) >= most:
                 raise problems.limited("waiters", str(most), 1)
             if self._is_closing:
                 raise problems.unavailable("this gateway is stopping")

@@ -5,12 +5,14 @@ The cookie is HttpOnly and SameSite=Strict; where the gateway's public address i
 from a page of this gateway as well (Fetch Metadata, or else the Origin).
 """
 
+import contextlib
 import re
 from http import HTTPStatus
 from typing import Final
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import parse_qs, quote
 
 from regions.settings import Settings
+from web.api.query import Query
 from web.console.frame import Page
 from web.console.markup import tag
 from web.flow.keyring import Keyring
@@ -25,6 +27,7 @@ from web.hub.redis import Hub
 PATH: Final = "/signin"
 OUT: Final = "/signout"
 BODY_BYTES_MAX: Final = 4_000
+FIELDS_MAX: Final = 10  # of the form, which has two
 # A path of this gateway: neither //host nor /\host, which browsers take for another one.
 _PATH: Final = re.compile(r"/(?![/\\])[!-\[\]-~]*")
 
@@ -67,28 +70,24 @@ class SignIn:
             is_own = site in ("same-origin", "none")
         else:  # browsers say it only on https and on this machine
             host = head.header("Host").lower()
-            is_own = bool(origin) and (urlsplit(origin).netloc == host or origin == self._public)
+            is_own = bool(origin) and (origin == self._public or (bool(host) and origin.partition("://")[2] == host))
         if not is_own:
             raise Problem(
                 "cross-site", "expected a page of this gateway to ask by its session, found another one, or none"
             )
 
-    def page(self, exchange: Exchange, said: str = "") -> Page | Answer:
-        """The form. ``said``: why the last try failed."""
-        leads_to = _path(dict(exchange.query()).get("next", "/") if exchange.method == "GET" else "/")
-        return self._form(leads_to, said) if self.is_on else _redirect("/")
+    def page(self, exchange: Exchange) -> Page | Answer:
+        """The form."""
+        query = Query(exchange, ("next",))
+        query.check()
+        return self._form(_path(query.text("next") or "/")) if self.is_on else _redirect("/")
 
     def sign_in(self, exchange: Exchange) -> Page | Answer:
         """Takes the form: 303 with the cookie, or the form again."""
         if not self.is_on:
             return _redirect("/")
         self.check_own_page(exchange)
-        if (
-            exchange.body is None
-            or exchange.header("Content-Type").partition(";")[0] != "application/x-www-form-urlencoded"
-        ):
-            raise Problem("bad-request", f"expected the form of this page, of {BODY_BYTES_MAX} bytes at most")
-        form = parse_qs(exchange.body.decode("utf-8", "replace"), max_num_fields=10)
+        form = _form_of(exchange)
         leads_to = _path(form.get("next", ["/"])[0])
         try:
             owner = self._keyring.owner(f"Bearer {form.get('key', [''])[0].strip()}", "read")
@@ -114,7 +113,8 @@ class SignIn:
         wanted = _path(quote(exchange.path, safe="/") + (f"?{query}" if query else ""))
         return _redirect(PATH if wanted == "/" else f"{PATH}?next={quote(wanted, safe='/')}")
 
-    def _form(self, leads_to: str, said: str) -> Page:
+    def _form(self, leads_to: str, said: str = "") -> Page:
+        """``said``: why the last try failed."""
         error = tag("span", said, id="key-error", class_="error", role="alert") if said else None
         form = tag(
             "form",
@@ -145,6 +145,15 @@ class SignIn:
     def _cookie(self, token: str, seconds: int) -> tuple[str, str]:
         secure = "; Secure" if self._is_secure else ""
         return "Set-Cookie", f"{self.cookie}={token}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}"
+
+
+def _form_of(exchange: Exchange) -> dict[str, list[str]]:
+    """The fields of the form that was sent. Raises ``Problem``."""
+    kind = exchange.header("Content-Type").partition(";")[0]
+    if exchange.body is not None and kind == "application/x-www-form-urlencoded":
+        with contextlib.suppress(ValueError):  # too many fields
+            return parse_qs(exchange.body.decode("utf-8", "replace"), max_num_fields=FIELDS_MAX)
+    raise Problem("bad-request", f"expected the form of this page, of {BODY_BYTES_MAX} bytes at most")
 
 
 def _path(text: str) -> str:

@@ -331,13 +331,14 @@ def curl(asks: Sequence[Ask], own: Mapping[str, str], address: str, *, has_keys:
 
 def in_python(asks: Sequence[Ask], own: Mapping[str, str], address: str, *, has_keys: bool) -> str:
     """The call for Python with the client of ``clients/python``."""
-    more = "".join(f", {name}={typed('float', text)!r}" for name, text in own.items() if text)
+    named = [f"{name}={typed('float', text)!r}" for name, text in own.items() if text]
     lines = ["from nearfetch_client import Nearfetch", "", f"client = Nearfetch({address!r})"]
     if has_keys:
         lines[-1] += "  # and the key from NEARFETCH_KEY"
     if len(asks) == 1:
-        params = f", {asks[0].params()!r}" if asks[0].params() else ""
-        lines.append(f"for record in client.fetch({asks[0].source['id']!r}{params}{more}).records:")
+        params = [repr(asks[0].params())] if asks[0].params() else []
+        given = ", ".join([repr(asks[0].source["id"]), *params, *named])
+        lines.append(f"for record in client.fetch({given}).records:")
         lines.append("    print(record)")
     else:
         lines.append("request = client.submit(")
@@ -345,7 +346,7 @@ def in_python(asks: Sequence[Ask], own: Mapping[str, str], address: str, *, has_
             f"    ({ask.source['id']!r}, {ask.params()!r})," if ask.params() else f"    {ask.source['id']!r},"
             for ask in asks
         ]
-        lines += [f"    {one.strip()}," for one in more.split(",") if one.strip()]
+        lines += [f"    {one}," for one in named]
         lines += [
             ")",
             "for result in request.results():",

@@ -133,6 +133,6 @@ def write(client: redis.Redis, keys: Iterable[Key]) -> None:
 
 
 def delete(client: redis.Redis, key: str) -> bool:
-    """Deletes a key and its counts. Returns whether there was such a key."""
-    client.delete(names.used(key))
+    """Deletes a key, its sessions and its counts. Returns whether there was such a key."""
+    client.delete(names.used(key), names.sessions(key))
     return bool(client.hdel(names.KEYS, key))

@@ -1,5 +1,6 @@
 """API keys over HTTP: who may call, what each tenant sees, and limits. A real gateway; the test plays the region."""
 
+import contextlib
 import json
 import re
 import threading
@@ -14,6 +15,7 @@ from tests.service.conftest import RedisInstance
 from tests.service.gateway import JSON, LIST, GatewayProcess, Stack
 from tests.waiting import until
 from tests.wire import Wire, ask
+from web.api import region_stream
 from web.flow.keyring import EVERY_SECONDS
 from web.hub import ids, keys
 from web.hub.keys import Key, KeyLimits
@@ -327,6 +329,20 @@ def test_a_revoked_key_ends_its_stream_of_regions_and_a_keys_limit_holds_for_it(
         keys.delete(keyed.client, key.id)
         assert {event.name for event in events} <= {"region", ":"}  # and they end
     assert keyed.ask(text, "GET", "/v1/regions", Accept="text/event-stream").status == 401
+
+
+def test_no_key_takes_all_streams_of_regions(keyed, monkeypatch):
+    monkeypatch.setattr(region_stream, "CLIENTS_OF_KEY_MAX", 2)
+    greedy, other = keyed.key("acme"), keyed.key("shop", waiters=100)
+    with contextlib.ExitStack() as stack:
+
+        def begin(key: str) -> int:
+            wire = stack.enter_context(Wire(keyed.port))
+            wire.send("GET", "/v1/regions", {"Accept": "text/event-stream", "Authorization": f"Bearer {key}"})
+            return wire.head()[0]
+
+        assert [begin(greedy) for _ in range(3)] == [200, 200, 429]
+        assert [begin(other) for _ in range(3)] == [200, 200, 429]
 
 
 def test_what_fires_and_whose_failure_it_was_is_for_admins(keyed):

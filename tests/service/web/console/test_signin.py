@@ -1,10 +1,12 @@
 """Signing in at a gateway with keys: sessions, what they permit, how they end, and that no other site can use them."""
 
+import time
 from urllib.parse import urlencode
 
 import pytest
 from playwright.sync_api import expect
 
+from regions import names
 from tests.service.conftest import RedisInstance
 from tests.service.web.api.test_keys import Keyed
 from tests.service.web.console.conftest import Regions
@@ -74,15 +76,34 @@ def test_the_cookie_is_out_of_reach_and_neither_it_nor_the_key_is_in_redis(keyed
     name, *flags = reply.headers["set-cookie"].split("; ")
     assert flags == ["Path=/", f"Max-Age={sessions.SECONDS}", "HttpOnly", "SameSite=Strict"]
     token = name.partition("=")[2]
-    assert len(token) == 43
-    client = keyed.client
-    stored = {one: client.get(one) for one in client.scan_iter("nf:session:*")}
-    assert key.id.encode() in stored.values()
-    whole = b" ".join([*stored, *stored.values()])
-    assert token.encode() not in whole
-    assert text.rpartition("_")[2].encode() not in whole
-    ours = next(one for one, of in stored.items() if of == key.id.encode())
-    assert 0 < client.ttl(ours) <= sessions.SECONDS
+    id_, _, secret = token.partition(".")
+    assert (id_, len(secret)) == (key.id, 43)
+    [(stored, ends)] = keyed.client.zrange(names.sessions(key.id), 0, -1, withscores=True)
+    assert secret.encode() not in stored
+    assert text.rpartition("_")[2].encode() not in stored
+    assert 0 < ends - time.time() <= sessions.SECONDS
+    assert 0 < keyed.client.ttl(names.sessions(key.id)) <= sessions.SECONDS
+
+
+def test_a_key_has_so_many_sessions_and_its_oldest_ends_for_a_new_one(keyed, monkeypatch):
+    """Else a client that signs in all the time would fill the hub."""
+    monkeypatch.setattr(sessions, "MAX", 3)
+    (key, text), other = keyed.made("shop"), session(keyed, keyed.key("shop"))
+    cookies = [session(keyed, text) for _ in range(5)]
+    found = [ask(keyed.port, "GET", "/v1/sources", cookie).status for cookie in cookies]
+    assert found == [401, 401, 200, 200, 200]
+    assert ask(keyed.port, "GET", "/v1/sources", other).status == 200
+    assert keyed.client.zcard(names.sessions(key.id)) == 3
+
+
+def test_a_session_that_is_over_is_none_though_the_hub_still_has_it(keyed):
+    key, text = keyed.made("shop")
+    cookie = session(keyed, text)
+    place = names.sessions(key.id)
+    keyed.client.zadd(place, dict.fromkeys(keyed.client.zrange(place, 0, -1), time.time() - 1))
+    assert ask(keyed.port, "GET", "/v1/sources", cookie).status == 401
+    session(keyed, text)
+    assert keyed.client.zcard(place) == 1
 
 
 @pytest.mark.parametrize("text", ["", "nf_x", "nf_00000000_" + "a" * 32, "<script>", "a" * 5000])
@@ -152,11 +173,14 @@ def test_a_revoked_key_ends_its_sessions(keyed):
     cookie = session(keyed, text)
     assert ask(keyed.port, "GET", "/", {**HTML, **cookie}).status == 200
     keys.delete(keyed.client, key.id)
+    assert not keyed.client.exists(names.sessions(key.id))
     until(lambda: ask(keyed.port, "GET", "/", {**HTML, **cookie}).status == 303, "the session to end")
     assert ask(keyed.port, "GET", "/v1/sources", cookie).status == 401
 
 
-@pytest.mark.parametrize("value", ["", "x", "a" * 43, '"' + "a" * 43 + '"', "a" * 5000, "ä" * 20])
+@pytest.mark.parametrize(
+    "value", ["", "x", "a" * 43, "a" * 8 + "." + "b" * 43, '"' + "a" * 43 + '"', "a" * 5000, "ä" * 20]
+)
 def test_a_cookie_that_is_none_is_no_session(keyed, value):
     name = f"nearfetch-{keyed.port}"
     assert ask(keyed.port, "GET", "/v1/sources", {"Cookie": f"a=b; {name}={value}; c"}).status == 401

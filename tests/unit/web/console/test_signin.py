@@ -1,4 +1,6 @@
-"""The cookie of a session, by the gateway's public address; and which page may use it."""
+"""The cookie of a session, by the gateway's public address; which page may use it; and forms that can't be read."""
+
+from urllib.parse import parse_qsl
 
 import pytest
 
@@ -44,7 +46,8 @@ def test_gateways_of_one_machine_do_not_take_each_others_cookies():
         ({"Sec_Fetch_Site": "none"}, True), ({"Sec_Fetch_Site": "same-site"}, False), ({"Sec_Fetch_Site": "cross-site"}, False),
         ({"Origin": "https://data.example.org", "Host": "10.0.0.5:8080"}, True),  # a proxy that does not pass the Host on
         ({"Origin": "http://10.0.0.5:8080", "Host": "10.0.0.5:8080"}, True), ({"Origin": "http://10.0.0.5:9", "Host": "10.0.0.5:8080"}, False),
-        ({"Origin": "null", "Host": "null"}, False), ({"Host": ""}, False), ({}, False),
+        ({"Origin": "null", "Host": "null"}, False), ({"Origin": "null", "Host": ""}, False), ({"Host": ""}, False), ({}, False),
+        ({"Origin": "http://[", "Host": "10.0.0.5:8080"}, False), ({"Origin": "https://[::1", "Host": "[::1]"}, False),
     ],
 )  # fmt: skip
 def test_only_a_page_of_the_gateway_itself_may_use_a_session_to_change_something(fields, may):
@@ -54,3 +57,28 @@ def test_only_a_page_of_the_gateway_itself_may_use_a_session_to_change_something
     else:
         with pytest.raises(Problem):
             made.check_own_page(Head(**fields))
+
+
+class Call(Head):
+    """A call of a page of the gateway."""
+
+    def __init__(self, query: str = "", body: bytes = b"", **fields: str) -> None:
+        super().__init__(Sec_Fetch_Site="same-origin", **fields)
+        self.method, self._query, self.body = "POST" if body else "GET", query, body
+
+    def query(self) -> list[tuple[str, str]]:
+        return parse_qsl(self._query, keep_blank_values=True, errors="strict", max_num_fields=200)
+
+
+@pytest.mark.parametrize("query", ["next=%ff", "&".join(["next=/"] * 201), "other=1", "next=/&next=/requests"])
+def test_an_address_of_the_form_that_can_not_be_read_is_refused(query):
+    with pytest.raises(Problem) as refused:
+        sign_in().page(Call(query))
+    assert refused.value.kind == "bad-request"
+
+
+@pytest.mark.parametrize("body", [b"&".join([b"a=b"] * 11), b"key=\xff" + b"&" * 3_000])
+def test_a_form_with_more_fields_than_it_has_is_refused(body):
+    with pytest.raises(Problem) as refused:
+        sign_in().sign_in(Call(body=body, Content_Type="application/x-www-form-urlencoded"))
+    assert refused.value.kind == "bad-request"

@@ -117,9 +117,12 @@ def test_the_python_program_is_python_whatever_the_params_are(catalog):
         [ask(catalog, "books.list", category=HOSTILE)],
         [ask(catalog, "books.list", category=HOSTILE), ask(catalog, "ecb.rates")],
     ):
-        program = try_sources.in_python(asks, {"deadline": "5"}, "http://gate:8080", has_keys=False)
+        program = try_sources.in_python(
+            asks, {"deadline": "5", "max_age": f"1,{HOSTILE},"}, "http://gate:8080", has_keys=False
+        )
         compile(program, "program", "exec")
         assert "deadline=5" in program
+        assert repr(f"1,{HOSTILE},") in program
         assert program.isprintable() or all(line.isprintable() for line in program.split("\n"))
 
 

@@ -134,7 +134,9 @@ def test_a_name_that_leads_elsewhere_by_the_next_call_is_judged_again(site, rece
             site.enqueue()
         assert len(asked) == 2
         assert len(everywhere.got) == 1
-        assert "127.0.0." not in site.state(request).error, "nobody learns by it what a name of the hub's network leads to"
+        assert "127.0.0." not in site.state(request).error, (
+            "nobody learns by it what a name of the hub's network leads to"
+        )
     finally:
         fetcher.close()
         everywhere.close()

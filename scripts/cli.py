@@ -160,8 +160,9 @@ def status(url: str, data: Path | None, as_json: bool) -> None:
 def doctor(url: str, data: Path | None, every: bool, as_json: bool) -> None:
     """Looks at all that a stack needs, and says what is wrong, what it costs, and what mends it. Changes nothing.
 
-    Connections, permissions, policy, clocks, versions, disks, limits, definitions, certificates, the lines for cron, and the faults
-    that the gateway tells. At the hub, on a region's host (for that region), and beside a running scripts/up without any setting.
+    It checks connections, rights, policy, clocks, versions, disks, limits, definitions, certificates, the lines for cron, and the
+    faults that the gateway reports. Run it at the hub, on a region's host (for that region), or, without any setting, beside a
+    running scripts/up.
 
     Ends with 0 when nothing is wrong, 1 when something is, 2 for wrong settings or usage. It stays 0 for what could be better.
 
@@ -400,8 +401,8 @@ def config() -> None:
 def check(as_json: bool, data: Path | None) -> None:
     """Checks all settings and every server that they name, and reports all faults at once.
 
-    Ends with 0 when everything is well, 1 when a server is away, too old, or set so that it can't keep our promises,
-    2 when a setting is wrong.
+    Ends with 0 when everything is well, 1 when a server is away, too old, or has settings that could lose
+    accepted tasks, 2 when a setting is wrong.
     """
     from scripts.commands import config as config_command  # noqa: PLC0415
 

@@ -50,7 +50,7 @@ every = click.option("--all", "is_all", is_flag=True, help="All of them.")
 
 @click.group()
 def dead() -> None:
-    """Works dead letters: messages that nobody took. Their tasks have failed.
+    """Handles dead letters: messages that nobody could process. Their tasks have failed.
 
     The latest thousand are kept, for a week. A message becomes a dead letter when a bridge can't read it, or when the
     broker gives up on it: nearfetch dead show says why.

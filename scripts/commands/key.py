@@ -73,7 +73,9 @@ def key() -> None:
 
 @key.command()
 @click.argument("name")
-@click.option("--tenant", required=True, help="Whose requests it makes and sees: small letters, digits, _ and -.")
+@click.option(
+    "--tenant", required=True, help="The tenant whose requests it makes and sees: small letters, digits, _ and -."
+)
 @click.option("--scope", "scopes", multiple=True, type=click.Choice(["read", "submit", "admin"]),
               help="What it may do; read and submit by default. admin sees the requests of all tenants.")  # fmt: skip
 @click.option(
@@ -111,7 +113,7 @@ def key() -> None:
 def create(
     name: str, tenant: str, scopes: Sequence[Any], expires_ms: int, data: Path | None, *, as_json: bool, **limits: Any
 ) -> None:
-    """Makes a key called NAME, and shows it once. A limit of 0 is none.
+    """Makes a key called NAME, and shows it once. A limit of 0 means no limit.
 
     \b
     nearfetch key create "order service" --tenant shop --expires 90d

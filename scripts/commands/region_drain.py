@@ -36,8 +36,8 @@ _tasks: Final = msgspec.json.Decoder(list[tuple[str, str, str]])
 class Left(Struct):
     """The open tasks of a region.
 
-    Of sources that can move, those that are ``waiting`` and ``running`` there alone; those ``moved``, of which another region was
-    asked, too; those that stay, by source.
+    Tasks of sources that can move: those that are ``waiting`` or ``running`` in this region alone, and those ``moved``, for which
+    another region was asked, too. Tasks that stay, by source.
     """
 
     waiting: int = 0

@@ -115,7 +115,7 @@ def source() -> None:
 def list_(words: tuple[str, ...], url: str, data: Path | None, as_json: bool) -> None:
     """Lists the sources in whose id, region, title or params all WORDs occur: health, params and title; optional params in [ ].
 
-    The gateway's, with their health; if no gateway answers, those that are defined on this machine.
+    These are the gateway's sources, with their health. If no gateway answers, they are those that this machine defines.
 
     Ends with 0, or with 1 when there is none.
 

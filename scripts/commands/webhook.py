@@ -37,13 +37,13 @@ def webhook() -> None:
 
 
 @webhook.command("list")
-@click.option("--state", type=click.Choice(["due", "delivered", "failed"]), help="Only those that are so.")
+@click.option("--state", type=click.Choice(["due", "delivered", "failed"]), help="Only those in this state.")
 @click.option("--tenant", help="Only those of this tenant.")
 @click.option("--limit", "most", type=click.IntRange(1, 100_000), default=100, show_default=True)
 @json_option
 @data_option
 def list_webhooks(state: str | None, tenant: str | None, most: int, as_json: bool, data: Path | None) -> None:
-    """Lists them, the latest end first. One that was delivered is listed as long as its request is kept, others for a day more.
+    """Lists webhooks, the latest end first: delivered ones as long as their requests are kept, others for a day more.
 
     \b
     nearfetch webhook list --state failed

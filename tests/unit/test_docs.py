@@ -427,3 +427,15 @@ def test_every_kind_of_fault_of_the_chaos_run_that_a_document_names_is_one():
     plan = (ROOT / "scripts" / "chaos" / "plan.py").read_text(encoding="utf-8")
     assert named
     assert [kind for kind in sorted(named) if f'"{kind}"' not in plan] == []
+
+
+def test_every_script_says_in_its_first_lines_what_it_is():
+    scripts = [
+        path
+        for path in (ROOT / "scripts").rglob("*")
+        if path.suffix in ("", ".sh", ".crontab", ".service") and path.is_file()
+    ]
+    heads = {path.name: path.read_text(encoding="utf-8").splitlines()[:2] for path in scripts}
+    assert {"up", "test", "nearfetch", "setup.sh", "nearfetch.crontab"} <= set(heads)
+    silent = [name for name, head in heads.items() if not any(re.match(r"# \w.{20}", line) for line in head)]
+    assert silent == []

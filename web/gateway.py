@@ -124,6 +124,7 @@ class Gateway:
             self.takeover,
             self.served.leaving,
             lambda: self.publisher.queued,
+            lambda: self.faults.now,
         )
         told = (
             self.hub.faults,

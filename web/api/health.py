@@ -8,8 +8,8 @@ from web.api.views import JSON
 from web.flow.clean import Cleaner
 from web.flow.history import History
 from web.flow.publish import Publisher
+from web.http import problems
 from web.http.answer import Answer
-from web.http.problems import Problem
 from web.hub.faults import Fault
 from web.hub.redis import Hub
 
@@ -30,12 +30,14 @@ class Health:
     def ready(self) -> Answer:
         """200 when requests can be taken, also without the history; otherwise 503 with every reason.
 
-        Either names the faults that should wake somebody, and no more of them: whoever asks may have no key.
+        Either names the faults that should wake somebody (``faults``) and those that can wait (``tickets``), and says no more of
+        them: whoever asks may have no key.
         """
-        faults = sorted({fault.name for fault in self._faults() if fault.severity == "page"})
+        now = self._faults()
+        faults, tickets = (sorted({fault.name for fault in now if fault.severity == how}) for how in ("page", "ticket"))
         reasons = [reason for reason in (self._hub.state, self._publisher.state, self._cleaner.full) if reason]
         if reasons:
-            extra = {"faults": faults}
-            raise Problem("unavailable", "; ".join(reasons), headers=[("Retry-After", "1")], extra=extra)
-        body = msgspec.json.encode({"status": "ready", "history": self._history.state, "faults": faults})
+            raise problems.unavailable("; ".join(reasons), faults=faults, tickets=tickets)
+        told = {"status": "ready", "history": self._history.state, "faults": faults, "tickets": tickets}
+        body = msgspec.json.encode(told)
         return Answer(200, body, [JSON, ("Cache-Control", "no-store")])

@@ -298,7 +298,7 @@ def _paths(limits: Limits) -> dict[str, Any]:
         },
         "/readyz": {
             "get": _call(
-                "Gateway", "readyz", "Whether requests can be taken.", {"200": _answer("They can.", closed({"status": TEXT, "history": TEXT, "faults": TEXTS}))},
+                "Gateway", "readyz", "Whether requests can be taken.", {"200": _answer("They can.", closed({"status": TEXT, "history": TEXT, "faults": TEXTS, "tickets": TEXTS}))},
                 is_open=True,
             ),
         },

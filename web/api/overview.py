@@ -20,10 +20,11 @@ from web.api.source_view import failure_view, hour_view, learned_view, regions_o
 from web.api.views import JSON
 from web.flow.dead import DeadLetters
 from web.flow.takeover import Takeover
+from web.http import problems
 from web.http.answer import Answer
 from web.http.exchange import Exchange
 from web.hub import events, recent
-from web.hub.faults import Queued
+from web.hub.faults import Fault, Queued
 from web.hub.ledger import Ledger
 from web.hub.recent import Failure, Hour
 from web.hub.redis import Hub, HubUnavailable
@@ -52,8 +53,13 @@ class Overview:
         takeover: Takeover,
         leaving: Mapping[str, str] = MappingProxyType({}),
         queued: Callable[[], Mapping[str, Queued]] = dict,
+        faults: Callable[[], Sequence[Fault]] = tuple,
     ) -> None:
-        """``leaving``: regions without a file, and why they are served (web.flow.served). ``queued``: the broker's queues."""
+        """``leaving``: regions without a file, and why they are served (web.flow.served). ``queued``: the broker's queues.
+
+        ``faults``: what the gateway tells now.
+        """
+        self._faults = faults
         self._settings, self._hub, self._ledger = settings, hub, ledger
         self._takeover, self._leaving, self._queued = takeover, leaving, queued
         self._catalog = catalog
@@ -102,14 +108,18 @@ class Overview:
         return views
 
     def regions(self) -> Answer:
-        """Every region with its status, and how many dead letters wait for an operator."""
-        states = self._read_regions(list(self._settings.region))
-        sums_of = self._sums_of(states)
-        with self._hub.asking():
-            dead_letters = self._dead.count()
+        """Every region with its status, the faults that are no region's, and how many dead letters wait for an operator."""
+        faults = sorted({one.name for one in self._faults() if one.region is None})
+        try:
+            states = self._read_regions(list(self._settings.region))
+            sums_of = self._sums_of(states)
+            with self._hub.asking():
+                dead_letters = self._dead.count()
+        except HubUnavailable as error:
+            raise problems.unavailable(error.reason, faults=faults) from error
         entries = self._entries_by_region()
         views = [self._region_view(state, entries, *sums_of[state.name]) for state in states]
-        return _json({"regions": views, "dead_letters": dead_letters})
+        return _json({"regions": views, "faults": faults, "dead_letters": dead_letters})
 
     def region(self, region: str) -> Answer:
         """One region with its status."""
@@ -261,7 +271,8 @@ class Overview:
             entry.id: why for entry in own if entry.region == state.name and (why := self._takeover.why_it_stays(entry))
         }
         leaving, queued = self._leaving.get(state.name, ""), self._queued().get(state.name)
-        view = region_view(state, title, self._rates, days, today, leaving, took, queued)
+        told = [one for one in self._faults() if one.region == state.name]
+        view = region_view(state, title, self._rates, days, today, leaving, took, queued, told)
         taken = taken_view(self._takeover.records.get(state.name))
         differs = differing(state, own)
         dashboard = (region.dashboard.address if region is not None else "") or None

@@ -2,7 +2,7 @@
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from jobs.contract import rfc3339
@@ -10,13 +10,15 @@ from jobs.definition.catalog import Entry
 from web.http.problems import Problem
 from web.hub import recent
 from web.hub.events import Event
-from web.hub.faults import Queued, are_gone, living, of_region
+from web.hub.faults import Fault, Queued, are_gone, living, of_region
 from web.hub.region import RegionState
 from web.hub.traffic import Days, Sums, days_view, total, traffic_view
 
 RATE_WINDOW_MS: Final = 60_000
 DIFFERS_MAX: Final = 100  # sources of a region that are named because their definitions differ
 LEFT_ALONE_MAX: Final = 100
+# Faults that a region's view has members for: its own ones show why, since when and where.
+OWN_MEMBERS: Final = frozenset({"region-taken-over", "region-scale-wrong", "region-file-gone"})
 Differs = dict[str, dict[str, str]]  # by source: the hash of its definition there and here
 
 
@@ -85,11 +87,13 @@ def region_view(
     leaving: str = "",
     took: Mapping[int, int] | None = None,
     queued: Queued | None = None,
+    told: Sequence[Fault] = (),
 ) -> dict[str, Any]:
     """A region with its status: ``up``, ``degraded`` (with the reasons) or ``down``.
 
     ``days``: the sums of all its sources by day; ``today``: those of each source today; ``leaving``: why it is served without
-    a file; ``took``: how many of its last tasks took how long (web.hub.recent); ``queued``: its queues as the broker has them.
+    a file; ``took``: how many of its last tasks took how long (web.hub.recent); ``queued``: its queues as the broker has them; ``told``: the
+    faults that the gateway tells of it and of its sources.
     """
     bridges, pools = living(state, "bridge"), living(state, "workers")
     if are_gone(bridges, queued):
@@ -98,7 +102,11 @@ def region_view(
     for pool in pools:
         pool.pop("waits", None)  # who asks where a task is is told of them
     faults = of_region(state, queued)
-    reasons = [*([leaving] if leaving else []), *(one.message for one in faults)]
+    seen = {one.name for one in faults}
+    lasting = [one for one in told if one.name not in seen and one.source is None and one.name not in OWN_MEMBERS]
+    messages = [*(one.message for one in faults), *(one.message for one in lasting)]
+    reasons = [*([leaving] if leaving else []), *messages]
+    fault_names = [*(one.name for one in faults), *(one.name for one in told)]
     asked = [
         pool for pool in pools if not pool.get("reason")
     ] or pools  # without pools that can't reach their Redis now
@@ -111,7 +119,7 @@ def region_view(
         "title": title,
         "status": "down" if not bridges and not pools else "degraded" if reasons else "up",
         "reasons": reasons,
-        "faults": [one.name for one in faults],
+        "faults": list(dict.fromkeys(fault_names)),
         "queue": {
             "open": state.open_tasks,
             "ready": max((bridge.get("ready", 0) for bridge in bridges), default=0),

@@ -281,7 +281,7 @@ def _of_regions() -> dict[str, Schema]:
         "title": TEXT,
         "status": {"enum": ["up", "degraded", "down"]},
         "reasons": TEXTS,
-        "faults": said(TEXTS, "The names of its reasons."),
+        "faults": said(TEXTS, "The names of what is wrong with it, and with its sources."),
         "queue": closed(queue),
         "throughput": closed(
             {
@@ -346,6 +346,7 @@ def _of_regions() -> dict[str, Schema]:
         "Regions": closed(
             {
                 "regions": {"type": "array", "items": ref("Region")},
+                "faults": said(TEXTS, "The names of what is wrong with the hub and its gateways."),
                 "dead_letters": said(COUNT, "How many wait for an operator."),
             }
         ),
@@ -368,7 +369,10 @@ def _of_problems() -> dict[str, Schema]:
         ),
         "request": said(ID, "The request that will never be delivered."),
         "limit": said(TEXT, "The limit of the key that is used up."),
-        "faults": said(TEXTS, "The faults that should wake somebody, of a gateway that is not ready."),
+        "faults": said(
+            TEXTS, "What is wrong with the gateway or the hub, by name: of /readyz what should wake somebody."
+        ),
+        "tickets": said(TEXTS, "Faults that can wait, of a gateway that is not ready."),
         "result": said(ref("Result"), "That of the task, if a synchronous one failed."),
     }
     kind = {
@@ -381,7 +385,7 @@ def _of_problems() -> dict[str, Schema]:
         "example": ref("Problem"),
     }
     return {
-        "Problem": closed(problem, optional=("errors", "request", "limit", "faults", "result")),
+        "Problem": closed(problem, optional=("errors", "request", "limit", "faults", "tickets", "result")),
         "ProblemPage": closed(kind),
         "ProblemPages": closed({"problems": {"type": "array", "items": ref("ProblemPage")}}),
     }

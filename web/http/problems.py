@@ -100,9 +100,10 @@ def invalid(errors: Sequence[tuple[str, str]]) -> Problem:
     return Problem("invalid", detail, errors=errors)
 
 
-def unavailable(reason: str, request: str | None = None) -> Problem:
-    """A problem that says that nothing was accepted; ``request`` is the id that will never be delivered."""
-    extra = {"request": request} if request else {}
+def unavailable(reason: str, request: str | None = None, **extra: Any) -> Problem:
+    """A problem that says that nothing was accepted; ``request`` is the id that will never be delivered. ``extra``: further members."""
+    if request:
+        extra["request"] = request
     return Problem("unavailable", reason, headers=[("Retry-After", "1")], extra=extra)
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from tests.unit.web.api.region_states import BRIDGE, NOW, POOL, SUMS, state, told
 from web.api.region_view import DIFFERS_MAX, Rates, differing, region_view
+from web.hub.faults import Book, Found
 from web.hub.traffic import traffic_view
 
 
@@ -27,6 +28,25 @@ from web.hub.traffic import traffic_view
 def test_status_names_what_is_away(said, status):
     view = region_view(state(**said), "Frankfurt", Rates())
     assert (view["status"], bool(view["reasons"])) == (status, status != "up")
+
+
+def test_what_the_gateway_tells_of_a_region_is_named_and_degrades_it_and_what_it_tells_of_its_sources_is_named():
+    """A fault that lasts, such as lateness, is not seen in one report."""
+
+    def fires(name: str, **of):
+        (one,), _ = Book().see(0, [Found(name, f"why {name}", region="fra", **of)])
+        return one
+
+    well = state(bridge_a=BRIDGE, workers_a=POOL)
+    view = region_view(well, "Frankfurt", Rates(), told=[fires("region-late"), fires("source-broken", source="a.b")])
+    assert (view["status"], view["reasons"]) == ("degraded", ["why region-late"])
+    assert view["faults"] == ["region-late", "source-broken"]
+    view = region_view(
+        well, "Frankfurt", Rates(), told=[fires("region-taken-over"), fires("source-broken", source="a.b")]
+    )
+    assert (view["status"], view["reasons"], view["faults"]) == ("up", [], ["region-taken-over", "source-broken"])
+    view = region_view(state(workers_a=POOL), "Frankfurt", Rates(), told=[fires("region-bridge-away")])
+    assert (view["reasons"], view["faults"]) == (["no bridge is alive"], ["region-bridge-away"]), "it is told once"
 
 
 def test_figures_are_those_of_the_living_parts():

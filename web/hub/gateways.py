@@ -65,9 +65,10 @@ def faults_of(gateways: Mapping[str, Gateway], now_ms: int) -> list[Found]:
         silent_ms = now_ms - one.at_ms
         if LOST_MS < silent_ms <= FORGET_MS:
             found.append(Found("gateway-away", f"a gateway was lost: {name} said nothing more", part=f"gateway {name}"))
-        starts = sum(now_ms - at_ms <= RESTARTS_MS for at_ms in one.starts_ms)
-        if starts > RESTARTS:  # the first one is no restart
-            message = f"a gateway starts again and again: {starts} times in a minute on {name}"
+        # One that stops in peace forgets its starts: so each but the first one known is a restart.
+        restarts = sum(now_ms - at_ms <= RESTARTS_MS for at_ms in one.starts_ms[1:])
+        if restarts >= RESTARTS:
+            message = f"a gateway starts again and again: it was restarted {restarts} times in a minute on {name}"
             found.append(Found("gateway-restarts", message, part=f"gateway {name}"))
     return found
 

@@ -1,0 +1,460 @@
+"""Faults of a whole stack, done for real and taken back: for ``tests.stack.alerts`` and ``tests.stack.stopwatch``.
+
+CASES    each fault by the alert or the fault that it must become
+stack    the stack on which they are done: its region sin is small, so that little makes it late
+"""
+
+import base64
+import os
+import resource
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pika
+import redis
+
+from regions import names
+from scripts.chaos import letters
+from scripts.stack.own_stack import OwnStack
+from tests import site
+from tests.waiting import until
+from tests.wire import ask
+from web.flow.dead import DeadLetters
+from web.hub.faults import RESTARTS
+
+CLEARS_SECONDS = 120.0
+REGION, SMALL = "fra", "sin"
+FAR = "/www.example.org/alerts/"  # a page of the sample site
+# Fetched from nobody's host; a fetch takes as long as the site is told.
+SLOW = f"""title = "Slow, for the test of faults"
+url = "https://www.example.org/alerts/slow?n={{n}}"
+region = "{SMALL}"
+[params.n]
+type = "int"
+[rows]
+css = "p"
+[fields]
+text = "."
+[limits]
+concurrency = 100
+timeout_seconds = 60
+"""
+# Records that no compression makes smaller.
+LARGE = f"""title = "Large, for the test of faults"
+url = "https://www.example.org/alerts/large?n={{n}}"
+region = "{REGION}"
+[params.n]
+type = "int"
+[rows]
+css = "p"
+[fields]
+text = "."
+[limits]
+concurrency = 4
+"""
+SIZES = {"WORKERS__THREADS": "2", "SCALE__MIN": "1", "SCALE__MAX": "1", "BRIDGE__READY_MAX": "5"}
+MOVED = f"""title = "With a standby, for the test of faults"
+url = "https://www.example.org/alerts/moved"
+region = "{REGION}"
+standby = ["nyc"]
+[rows]
+css = "p"
+[fields]
+text = "."
+"""
+
+
+def stack(purpose: str) -> OwnStack:
+    """A stack for these faults, that is not started yet."""
+    small = {f"NEARFETCH__REGION__{SMALL.upper()}__{key}": text for key, text in SIZES.items()}
+    made = OwnStack(purpose, {**small, "NEARFETCH__WEBHOOKS__PROXY": "socks5h://127.0.0.1:9"})
+    for name, text in (("slow", SLOW), ("large", LARGE), ("moved", MOVED)):
+        (made.sources / f"alerts.{name}.toml").write_text(text, encoding="utf-8")
+    return made
+
+
+class Case(NamedTuple):
+    """A fault, and what takes it back. ``alert`` must fire by it. ``meanwhile``: what clients do until it is over.
+
+    ``do`` may return since when the fault is there (monotonic seconds), if that is later than its call.
+    """
+
+    alert: str
+    what: str
+    do: Callable[[OwnStack], object]
+    undo: Callable[[OwnStack], object]
+    meanwhile: Callable[[OwnStack], object] = lambda _: None
+
+
+def frozen(alert: str, part: str) -> Case:
+    """A part that hangs."""
+    return Case(
+        alert,
+        f"{part} hangs",
+        lambda stack: stack.signal(part, signal.SIGSTOP),
+        lambda stack: stack.signal(part, signal.SIGCONT),
+    )
+
+
+def stopped(alert: str, part: str) -> Case:
+    """A part that an operator stopped."""
+    return Case(alert, f"{part} is stopped", lambda stack: stack.stop_part(part), lambda stack: stack.start_part(part))
+
+
+def full(alert: str, server: str, share: float) -> Case:
+    """A Redis without room."""
+
+    def do(stack: OwnStack) -> None:
+        stack.redis(server).config_set("maxmemory", int(_used(stack.redis(server)) / share))
+
+    def undo(stack: OwnStack) -> None:
+        stack.redis(server).config_set("maxmemory", 256_000_000)
+
+    return Case(alert, f"{server} has only {1 / share - 1:.0%} of room", do, undo)
+
+
+def _used(client: redis.Redis) -> int:
+    """The memory that a Redis uses, once that is steady: after a fault before, buffers of its clients still shrink."""
+    seen = [0]
+
+    def steady() -> bool:
+        time.sleep(1)
+        seen.append(client.info("memory")["used_memory"])
+        return abs(seen[-1] - seen[-2]) < seen[-1] / 200
+
+    until(steady, "the memory to be steady", CLEARS_SECONDS)
+    return seen[-1]
+
+
+def _alarm(stack: OwnStack) -> None:
+    """The broker says that it takes nothing when somebody publishes."""
+    _disk("1000000GB")(stack)
+    _post(stack)
+
+
+def _post(stack: OwnStack, *sources: object, **options: object) -> None:
+    ask(stack.port, "POST", "/v1/requests", body={"sources": list(sources) or ["ecb.rates"], **options})
+    time.sleep(0.2)  # a client that asks now and then
+
+
+def _config(server: str, name: str, value: str) -> Callable[[OwnStack], object]:
+    return lambda stack: stack.redis(server).config_set(name, value)
+
+
+def _not_durable(alert: str, server: str) -> Case:
+    return Case(
+        alert, f"{server} keeps no file", _config(server, "appendonly", "no"), _config(server, "appendonly", "yes")
+    )
+
+
+def _stop_region(stack: OwnStack) -> None:
+    stack.stop_part(f"bridge-{REGION}")
+    stack.stop_part(f"workers-{REGION}")
+
+
+def _start_region(stack: OwnStack) -> None:
+    stack.start_part(f"workers-{REGION}")
+    stack.start_part(f"bridge-{REGION}")
+
+
+def _killed(part: str, steady: Callable[[OwnStack], bool] = lambda _: True) -> Callable[[OwnStack], float]:
+    """Kills a part each time that its supervisor has started it again, and it is ``steady``, until it was restarted three times."""
+
+    def do(stack: OwnStack) -> float:
+        before = 0
+        for _ in range(RESTARTS):
+            before = until(
+                lambda last=before: (pid := stack.pid(part)) != last and steady(stack) and pid,
+                f"{part} to run",
+                CLEARS_SECONDS,
+            )
+            stack.signal(part, signal.SIGKILL)
+        until(lambda: stack.pid(part) not in (0, before), f"{part} to run again", CLEARS_SECONDS)
+        return time.monotonic()
+
+    return do
+
+
+def _reports(part: str) -> Callable[[OwnStack], bool]:
+    """Whether a bridge or a pool of workers of the region has reported at the hub since it started."""
+
+    def is_so(stack: OwnStack) -> bool:
+        names_of = [key.decode() for key in stack.redis("hub").hkeys(names.region_status(REGION))]
+        return f"{part}:{socket.gethostname()}:{stack.pid(f'{part}-{REGION}')}" in names_of
+
+    return is_so
+
+
+def _answers(server: str) -> Callable[[OwnStack], bool]:
+    """Whether a Redis answers, and the gateway sees it; then for two looks more."""
+
+    def is_so(stack: OwnStack) -> bool:
+        try:
+            stack.redis(server).ping()
+        except redis.exceptions.RedisError:
+            return False
+        time.sleep(2)  # for those who look every two seconds while all is calm
+        return ask(stack.port, "GET", "/readyz").status == 200
+
+    return is_so
+
+
+def _kill_workers(stack: OwnStack) -> float:
+    """Kills three processes of a pool, one after the other, each by its name a normal one."""
+    pool, killed = stack.pid(f"workers-{REGION}"), set[int]()
+
+    def living() -> int:
+        for text in Path(f"/proc/{pool}/task/{pool}/children").read_text().split():
+            try:
+                words = Path(f"/proc/{text}/cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if int(text) not in killed and any(word.startswith(f"{REGION}.normal.".encode()) for word in words):
+                return int(text)
+        return 0
+
+    for _ in range(RESTARTS):
+        pid = until(living, "a worker process", CLEARS_SECONDS)
+        killed.add(pid)
+        os.kill(pid, signal.SIGKILL)
+    return time.monotonic()
+
+
+class Stutter:
+    """A server that stands still most of the time, and answers late: stopped for ``still`` seconds, then it runs for ``runs``."""
+
+    def __init__(self, part: str, still: float, runs: float) -> None:
+        self._part, self._still, self._runs = part, still, runs
+        self._over = threading.Event()
+
+    def do(self, stack: OwnStack) -> None:
+        """Begins."""
+        self._over = threading.Event()
+        threading.Thread(target=self._run, args=(stack, self._over), daemon=True).start()
+
+    def undo(self, stack: OwnStack) -> None:
+        """Ends it."""
+        self._over.set()
+        time.sleep(self._still + self._runs)
+        stack.signal(self._part, signal.SIGCONT)
+
+    def _run(self, stack: OwnStack, over: threading.Event) -> None:
+        pid = stack.pid(self._part)
+        while not over.is_set():
+            for number, seconds in ((signal.SIGSTOP, self._still), (signal.SIGCONT, self._runs)):
+                os.killpg(pid, number)
+                time.sleep(seconds)
+
+
+def slow(alert: str, part: str, still: float) -> Case:
+    """A server that answers late."""
+    stutter = Stutter(part, still, 0.05)
+    return Case(alert, f"{part} is slow", stutter.do, stutter.undo)
+
+
+def replica(alert: str, server: str) -> Case:
+    """A Redis that takes no writes, since somebody made it a replica of a server that is not there."""
+    return Case(
+        alert, f"{server} is a replica",
+        lambda stack: stack.redis(server).execute_command("REPLICAOF", "127.0.0.1", "9"),
+        lambda stack: stack.redis(server).execute_command("REPLICAOF", "NO", "ONE"),
+    )  # fmt: skip
+
+
+def _late(stack: OwnStack) -> None:
+    """Many slow tasks for a region with two threads."""
+    site.behave(stack.ports.site, prefix=FAR, delay_seconds=3.0, body="<p>slow</p>")
+    _post(stack, *({"source": "alerts.slow", "params": {"n": n}} for n in range(40)), deadline=120)
+
+
+def _no_results(stack: OwnStack) -> None:
+    """The region's user may not write results at the hub any more; and the region has 70 MB of them."""
+    user = names.hub_user(REGION)
+    only_stream = f"(%W~{names.out_stream(REGION)} -@all +xadd)"
+    stack.redis("hub").execute_command("ACL", "SETUSER", user, "clearselectors", only_stream)
+    stack.redis("hub").execute_command("CLIENT", "KILL", "USER", user)
+    page = f"<p>{base64.b64encode(os.urandom(3_600_000)).decode()}</p>"
+    site.behave(stack.ports.site, prefix=FAR, body=page)
+    for n in range(22):
+        _post(stack, {"source": "alerts.large", "params": {"n": n}}, deadline=300)
+
+
+def _results_again(stack: OwnStack) -> None:
+    user = names.hub_user(REGION)
+    results, stream = f"(%W~{names.result(REGION, '*')} -@all +set)", f"(%W~{names.out_stream(REGION)} -@all +xadd)"
+    stack.redis("hub").execute_command("ACL", "SETUSER", user, "clearselectors", results, stream)
+    site.behave(stack.ports.site)
+
+
+class Connections:
+    """More clients than a gateway has open files for: each sends the beginning of a request, so that nobody's place is free."""
+
+    def __init__(self) -> None:
+        self._sockets: list[socket.socket] = []
+
+    def do(self, stack: OwnStack) -> None:
+        """Opens them."""
+        pid = stack.pid("gateway")
+        used = len(list(Path(f"/proc/{pid}/fd").iterdir()))
+        _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (used + 10, hard))
+        for _ in range(20):
+            self._more(stack)
+
+    def _more(self, stack: OwnStack) -> None:
+        one = socket.create_connection(("127.0.0.1", stack.port), 5)
+        one.sendall(b"GET /healthz HTTP/1.1\r\nHost: 127.0")
+        self._sockets.append(one)
+
+    def undo(self, stack: OwnStack) -> None:
+        """Closes them."""
+        for one in self._sockets:
+            one.close()
+        self._sockets.clear()
+        _many_files(stack)
+
+
+def _refused_webhook(stack: OwnStack) -> None:
+    """Nobody calls webhooks, and one is due."""
+    stack.stop_part("webhooks")
+    _post(stack, "ecb.rates", webhook={"url": "https://hook.example/"})
+
+
+def _hang_worker(stack: OwnStack) -> None:
+    pool = stack.pid(f"workers-{REGION}")
+    for text in Path(f"/proc/{pool}/task/{pool}/children").read_text().split():
+        if f"{REGION}.normal.".encode() in Path(f"/proc/{text}/cmdline").read_bytes():
+            os.kill(int(text), signal.SIGSTOP)
+            return
+
+
+def _is_ready(stack: OwnStack) -> bool:
+    try:
+        return ask(stack.port, "GET", "/readyz").status == 200
+    except OSError:
+        return False
+
+
+CONNECTIONS = Connections()
+
+
+def _away(name: str) -> tuple[Callable[[OwnStack], object], Callable[[OwnStack], object]]:
+    """Moves a file below the stack's folder away, and back."""
+    return (
+        lambda stack: (stack.folder / name).rename(stack.folder / "away"),
+        lambda stack: (stack.folder / "away").rename(stack.folder / name),
+    )
+
+
+def _nothing(_: OwnStack) -> None:
+    """Its supervisor has started it again."""
+
+
+def _file(name: str, text: str) -> tuple[Callable[[OwnStack], object], Callable[[OwnStack], object]]:
+    """Writes a file below the stack's folder, and takes it away."""
+    return (
+        lambda stack: (stack.folder / name).write_text(text, encoding="utf-8"),
+        lambda stack: (stack.folder / name).unlink(),
+    )
+
+
+def _letter(stack: OwnStack) -> None:
+    """A message that no bridge can read."""
+    kind, body = letters.body("garbage")
+    with pika.BlockingConnection(pika.URLParameters(stack.broker.url)) as connection:
+        properties = pika.BasicProperties(type=kind, delivery_mode=2)
+        connection.channel().basic_publish(
+            names.TASKS_EXCHANGE, names.routing_key(REGION, fast=False), body, properties
+        )
+
+
+def _drop_letters(stack: OwnStack) -> None:
+    kept = DeadLetters(stack.redis("hub"))
+    kept.drop([one.id for one in kept.all()])
+
+
+def _few_files(stack: OwnStack) -> None:
+    """The gateway may have few open files more than it has."""
+    pid, counts = stack.pid("gateway"), []
+    for _ in range(5):
+        counts.append(len(list(Path(f"/proc/{pid}/fd").iterdir())))
+        time.sleep(0.5)
+    _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (int(min(counts) / 0.85), hard))
+
+
+def _many_files(stack: OwnStack) -> None:
+    pid = stack.pid("gateway")
+    _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _disk(limit: str) -> Callable[[OwnStack], None]:
+    return lambda stack: stack.broker.evaluate(f'rabbit_disk_monitor:set_disk_free_limit("{limit}").')
+
+
+CASES = (
+    frozen("region-bridge-away", f"bridge-{REGION}"),
+    stopped("region-bridge-away", f"bridge-{REGION}"),
+    stopped("region-workers-away", f"workers-{REGION}"),
+    frozen("region-redis-away", f"redis-{REGION}"),
+    full("region-redis-full", f"redis-{REGION}", 0.95),
+    full("region-redis-fills", f"redis-{REGION}", 0.65),
+    frozen("rabbitmq-away", "rabbitmq"),
+    Case("rabbitmq-blocked", "RabbitMQ's disk has no room", _alarm, _disk("50MB")),
+    frozen("hub-redis-away", "hub"),
+    full("hub-redis-full", "hub", 0.95),
+    full("hub-redis-fills", "hub", 0.75),
+    stopped("history-away", "store"),
+    frozen("gateway-away", "gateway"),
+    stopped("metrics-away", f"bridge-{REGION}"),
+    Case("region-down", f"bridge and workers of {REGION} are stopped", _stop_region, _start_region),
+    _not_durable("hub-redis-not-durable", "hub"),
+    _not_durable("region-redis-not-durable", f"redis-{REGION}"),
+    Case("source-broken", "a definition is wrong", *_file("sources/alerts.wrong.toml", "title = 5\n")),
+    Case("region-files-wrong", "a region's file is wrong", *_file("data/regions/wrong.toml", "title = 5\n")),
+    Case(
+        "source-failing", "a site answers 503",
+        lambda stack: site.behave(stack.ports.site, prefix="/www.ecb.europa.eu/", status=503),
+        lambda stack: site.behave(stack.ports.site),
+        lambda stack: _post(stack, deadline=5),
+    ),
+    Case(
+        "region-bridge-restarts", f"bridge-{REGION} is killed again and again",
+        _killed(f"bridge-{REGION}", _reports("bridge")), _nothing,
+    ),
+    Case("region-workers-restarts", f"worker processes of {REGION} are killed again and again", _kill_workers, _nothing),
+    Case("region-redis-restarts", f"redis-{REGION} is killed again and again", _killed(f"redis-{REGION}", _answers(f"redis-{REGION}")), _nothing),
+    Case("hub-redis-restarts", "the hub's Redis is killed again and again", _killed("hub", _answers("hub")), _nothing),
+    Case("rabbitmq-restarts", "RabbitMQ is killed again and again", _killed("rabbitmq", _is_ready), _nothing),
+    Case("gateway-restarts", "the gateway is killed again and again", _killed("gateway", _is_ready), _nothing),
+    Case("gateway-connections-full", "clients open more connections than the gateway may", CONNECTIONS.do, CONNECTIONS.undo),
+    Case("region-outbox-full", f"{REGION} may write no results at the hub", _no_results, _results_again),
+    Case("region-late", f"{SMALL} gets more slow tasks than it has threads for", _late, lambda stack: site.behave(stack.ports.site)),
+    Case("region-backlog", f"{SMALL} gets more tasks than its Redis may hold", _late, lambda stack: site.behave(stack.ports.site)),
+    Case("region-workers-hang", f"a worker process of {REGION} stands still", _hang_worker, _nothing),
+    slow("hub-redis-slow", "hub", 0.25),
+    slow("region-redis-slow", f"redis-{REGION}", 0.25),
+    slow("rabbitmq-slow", "rabbitmq", 0.6),
+    replica("hub-redis-refuses-writes", "hub"),
+    replica("region-redis-refuses-writes", f"redis-{REGION}"),
+    Case(
+        "hub-redis-denied", "the gateways' user lacks a right",
+        lambda stack: stack.redis("hub").execute_command("ACL", "SETUSER", "default", "-zadd"),
+        lambda stack: stack.redis("hub").execute_command("ACL", "SETUSER", "default", "+zadd"),
+    ),
+    Case("webhooks-away", "what calls webhooks is stopped", _refused_webhook, lambda stack: stack.start_part("webhooks")),
+    Case("region-taken-over", f"bridge and workers of {REGION} are stopped", _stop_region, _start_region),
+    Case("region-file-gone", "the file of a region is deleted", *_away(f"data/regions/{REGION}.toml")),
+    Case("dead-letters", "nobody can read a message", _letter, _drop_letters),
+    Case(
+        "requests-refused", "RabbitMQ hangs while clients ask",
+        lambda stack: stack.signal("rabbitmq", signal.SIGSTOP), lambda stack: stack.signal("rabbitmq", signal.SIGCONT), _post,
+    ),
+    Case("open-files-short", "the gateway may open few files more", _few_files, _many_files),
+)  # fmt: skip

@@ -13,7 +13,7 @@ from web.http.exchange import Exchange
 from web.http.problems import Problem
 from web.hub.faults import KINDS, RUNBOOKS, Fault, Kind
 
-REFRESH_SECONDS: Final = 2
+REFRESH_SECONDS: Final = 1
 SEVERITIES: Final = {"page": "page: somebody should be woken", "ticket": "ticket: it can wait for the day"}
 SHOWN_MAX: Final = 20  # faults of a name
 

@@ -14,7 +14,7 @@ from regions import names
 from regions.script import send, value
 from web.hub.faults import RESTARTS, RESTARTS_MS, Found
 
-LOST_MS: Final = 7_000  # a gateway that has said nothing for so long is lost
+LOST_MS: Final = 6_000  # a gateway that has said nothing for so long is lost
 FORGET_MS: Final = 600_000
 STARTS_MAX: Final = 10
 

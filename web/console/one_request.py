@@ -25,6 +25,7 @@ from web.console.markup import NOTHING, Child, Html, join, tag
 from web.http.answer import Answer
 from web.http.exchange import Exchange
 from web.http.problems import Problem
+from web.hub.faults import Fault
 from web.hub.view import START, STATE_ONLY, TaskView, View
 
 SHOWN_MAX: Final = 6  # tasks whose way is shown without being chosen
@@ -42,6 +43,7 @@ UNTIL: Final = {
     "delivered": ("until it was read", "other"),
 }
 WAITS: Final = ("waited", "joined")
+OF_HUB: Final = ("hub-redis-", "rabbitmq-")  # faults of servers that every task needs
 
 
 class Told(Struct, frozen=True):
@@ -69,7 +71,8 @@ def one(parts: Parts, exchange: Exchange, request: str) -> Page | None:
                 if (found := trail.whereabouts(client, request, task.id)) is not None:
                     way = msgspec.to_builtins(trail.document(found))
                     ways[task.id] = Told(task, ended.get(task.id), way, found.result)
-            return _request(view, [ways.get(task.id, Told(task, ended.get(task.id))) for task in view.tasks], chosen)
+            told = [ways.get(task.id, Told(task, ended.get(task.id))) for task in view.tasks]
+            return _request(view, told, chosen, parts.faults.now)
     if not parts.recall.is_on:
         raise parts.recall.missing(request)
 
@@ -105,7 +108,8 @@ def _shown(view: View, chosen: str) -> list[TaskView]:
     return sorted(view.tasks, key=lambda task: order.get(task.status, 2))[:SHOWN_MAX]
 
 
-def _request(view: View, told: Sequence[Told], chosen: str) -> Page:
+def _request(view: View, told: Sequence[Told], chosen: str, faults: Iterable[Fault] = ()) -> Page:
+    """``faults``: what is wrong now, which may be why its tasks wait."""
     shown = {task.id for task in _shown(view, chosen)}
     many = len(view.tasks) > 1
     head = [
@@ -126,7 +130,11 @@ def _request(view: View, told: Sequence[Told], chosen: str) -> Page:
     if attrs.strip() not in ("", "{}"):
         summary.append(("attrs", tag("code", attrs)))
     listed = _tasks(view, told, chosen) if many else NOTHING
-    ways = [_way(view.id, one, number) for number, one in enumerate(told, 1) if one.task.id in shown]
+    ways = [
+        _way(view.id, one, number, [] if view.done else _holding(one.task, faults))
+        for number, one in enumerate(told, 1)
+        if one.task.id in shown
+    ]
     if many and not chosen and len(view.tasks) > len(shown):
         ways.append(
             tag("p", f"The way of {len(shown)} tasks is shown. Choose another one above.", class_="muted small")
@@ -158,8 +166,19 @@ def _tasks(view: View, told: Sequence[Told], chosen: str) -> Html:
     )
 
 
-def _way(request: str, told: Told, number: int) -> Html:
-    """One task: figures, its way as a picture and hop by hop, its attempts, and its error in full."""
+def _holding(task: TaskView, faults: Iterable[Fault]) -> list[Fault]:
+    """What is wrong now with the region or the source of a task that has not ended, or with the hub. Other sources are not told of."""
+    if task.status not in ("queued", "running"):
+        return []
+    return [
+        one
+        for one in faults
+        if (one.region == task.region and one.source in (None, task.source)) or one.name.startswith(OF_HUB)
+    ]
+
+
+def _way(request: str, told: Told, number: int, holding: Sequence[Fault]) -> Html:
+    """One task: figures, its way as a picture and hop by hop, its attempts, and its error in full; ``holding``: what may hold it."""
     task, way, result = told.task, told.way, told.result
     heading = tag(
         "div",
@@ -179,6 +198,12 @@ def _way(request: str, told: Told, number: int) -> Html:
         if error.retry_after:
             said.append(tag("p", f"It may be asked again in {error.retry_after:g} s."))
         parts.append(tag("div", said, class_="notice bad"))
+    if holding:
+        lines = [
+            tag("li", one.message, " ", tag("a", "What mends it", href=one.runbook)) for one in holding[:SHOWN_MAX]
+        ]
+        about = tag("p", tag("strong", "What may hold it now:"))
+        parts.append(tag("div", about, tag("ul", lines), class_="notice fair"))
     if way is not None:
         parts += [_picture(way["hops"]), _hops(way["hops"], number)]
         if len(way["attempts"]) > 1 or any(one["error"] for one in way["attempts"]):

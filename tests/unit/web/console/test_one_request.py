@@ -1,5 +1,7 @@
 """The page of a request: where its time went, hop by hop, with what it waited for."""
 
+from html import escape
+
 import msgspec
 
 from jobs import contract
@@ -8,6 +10,7 @@ from web.api import trail
 from web.api.trail import Hop, Whereabouts
 from web.console import one_request
 from web.console.one_request import Told
+from web.hub.faults import Book, Found
 from web.hub.view import TaskView, View
 
 BEGAN = 1_795_000_000_000
@@ -33,13 +36,18 @@ def page(*attempts: Attempt, status: str = "succeeded", error: contract.Error | 
         request=ID, task=TASK, source="demo.list", region="fra", status=status, tenant="", created_ms=BEGAN, hops=hops,
         attempts=list(attempts), result=result,
     )  # fmt: skip
-    task = TaskView(TASK, "demo.list", "fra", status)
-    view = View(
-        id=ID, created_ms=BEGAN, deadline_ms=BEGAN + 30_000, expires_ms=BEGAN + 3_600_000, total=1, completed=1,
-        succeeded=int(status == "succeeded"), cancelled=0, tasks=[task], attrs=b"{}", results=[], cursors=[], cursor="0-0", more=False,
-    )  # fmt: skip
+    view = view_of(status)
     way = msgspec.to_builtins(trail.document(found))
-    return one_request._request(view, [Told(task, 6_100.0, way, result)], "").main.text
+    return one_request._request(view, [Told(view.tasks[0], 6_100.0, way, result)], "").main.text
+
+
+def view_of(status: str) -> View:
+    ended = int(status not in ("queued", "running"))
+    return View(
+        id=ID, created_ms=BEGAN, deadline_ms=BEGAN + 30_000, expires_ms=BEGAN + 3_600_000, total=1, completed=ended,
+        succeeded=int(status == "succeeded"), cancelled=0, tasks=[TaskView(TASK, "demo.list", "fra", status)], attrs=b"{}",
+        results=[], cursors=[], cursor="0-0", more=False,
+    )  # fmt: skip
 
 
 def test_waits_for_a_turn_and_for_another_attempt_stand_there_with_their_time():
@@ -52,6 +60,26 @@ def test_waits_for_a_turn_and_for_another_attempt_stand_there_with_their_time():
     assert "no answer within 1 s" in text
     assert text.count("<tr>") == 1 + 10 + 1 + 2  # hops and attempts, with their headings
     assert "attempt 2" in text
+
+
+def test_a_task_that_waits_names_what_is_wrong_with_its_region_its_source_and_the_hub_and_nothing_of_others():
+    faults, _ = Book().see(
+        BEGAN,
+        [
+            Found("region-rabbitmq-away", "its bridge is starting: RabbitMQ is away", region="fra"),
+            Found("hub-redis-slow", "the hub's Redis is slow"),
+            Found("source-failing", "demo.list is left alone", region="fra", source="demo.list"),
+            Found("source-failing", "other.list is left alone", region="fra", source="other.list"),
+            Found("region-down", "nyc says nothing", region="nyc"),
+            Found("key-expires", "the key of somebody expires"),
+        ],
+    )
+    for status, is_held in (("queued", True), ("running", True), ("succeeded", False)):
+        told = [Told(TaskView(TASK, "demo.list", "fra", status))]
+        text = one_request._request(view_of(status), told, "", faults).main.text
+        shown = [one.message for one in faults if escape(one.message) in text]
+        wanted = ["its bridge is starting: RabbitMQ is away", "the hub's Redis is slow", "demo.list is left alone"]
+        assert sorted(shown) == (sorted(wanted) if is_held else []), status
 
 
 def test_a_lost_attempt_is_named():

@@ -82,53 +82,53 @@ KINDS: Final[Mapping[str, Kind]] = {
     # The hub
     "hub-redis-away": Kind(
         "page", "every call but the catalogue is answered 503 within a second; regions keep their results",
-        "start the hub's Redis again, with its files", "redis-hub",
+        "start the hub's Redis again, with its files: systemctl start redis-server", "redis-hub",
     ),
     "hub-redis-full": Kind(
-        "page", _NO_REQUESTS, "raise maxmemory of the hub's Redis, or lower limits.result_ttl_seconds", "redis-hub"
+        "page", _NO_REQUESTS, "redis-cli CONFIG SET maxmemory 2gb, and the same in its redis.conf; or lower limits.result_ttl_seconds", "redis-hub"
     ),
     "hub-redis-refuses-writes": Kind(
-        "page", _NO_REQUESTS, "free the disk of the hub's Redis; if it is a replica, name the master in hub.redis", "redis-hub"
+        "page", _NO_REQUESTS, "free its disk (redis-cli CONFIG GET dir, df -h); if it is a replica, name the master in hub.redis, or redis-cli REPLICAOF NO ONE", "redis-hub"
     ),
     "hub-redis-denied": Kind(
-        "page", _NO_REQUESTS, "give the gateways' user at the hub's Redis the right that the message names", "redis-hub"
+        "page", _NO_REQUESTS, "nearfetch doctor has the command that gives the gateways' user the right that the message names", "redis-hub"
     ),
     "hub-redis-not-durable": Kind(
         "page", _NO_REQUESTS, "nearfetch config check names the settings of the hub's Redis and the command that sets them", "redis-hub"
     ),
     "hub-redis-slow": Kind(
         "page", "every call takes longer, and some are answered 503",
-        "look at what the hub's Redis does (SLOWLOG GET, INFO commandstats), at its host's processor and disk", "redis-hub",
+        "redis-cli SLOWLOG GET and INFO commandstats show what it does; look at its host's processor and disk", "redis-hub",
     ),
     "hub-redis-restarts": Kind(
-        "page", "calls are answered 503 each time", "read the log of the hub's Redis: its last lines say why it ends", "redis-hub"
+        "page", "calls are answered 503 each time", "journalctl -u redis-server at its host: the last lines say why it ends", "redis-hub"
     ),
-    "rabbitmq-away": Kind("page", _NO_REQUESTS, "start RabbitMQ again, with its files", "rabbitmq"),
+    "rabbitmq-away": Kind("page", _NO_REQUESTS, "start RabbitMQ again, with its files: systemctl start rabbitmq-server", "rabbitmq"),
     "rabbitmq-restarts": Kind(
-        "page", "requests are answered 503 each time", "read RabbitMQ's log: its last lines say why it ends", "rabbitmq"
+        "page", "requests are answered 503 each time", "journalctl -u rabbitmq-server at its host: the last lines say why it ends", "rabbitmq"
     ),
     "rabbitmq-blocked": Kind(
-        "page", _NO_REQUESTS, "free memory or disk of RabbitMQ's host (rabbitmq-diagnostics alarms)", "rabbitmq"
+        "page", _NO_REQUESTS, "rabbitmq-diagnostics alarms says of what it has too little: free memory or disk of its host", "rabbitmq"
     ),
     "rabbitmq-slow": Kind(
-        "page", "requests take longer, and some are answered 503", "look at the processor and the disk of RabbitMQ's host", "rabbitmq"
+        "page", "requests take longer, and some are answered 503", "rabbitmq-diagnostics observer shows what it does; look at its host's processor and disk", "rabbitmq"
     ),
     "history-away": Kind(
         "ticket", "GET /v1/requests is 503, and requests are gone when their results expire, if it lasts that long",
-        "start MongoDB again, with its files", "mongo",
+        "start MongoDB again, with its files: systemctl start mongod", "mongo",
     ),
     "gateway-away": Kind(
         "page", "its clients' connections are refused", "start nearfetch gateway there again; its log says why it ended"
     ),
     "gateway-restarts": Kind(
-        "page", "clients that wait at it are disconnected each time", "read the gateway's log: its last lines say why it ends"
+        "page", "clients that wait at it are disconnected each time", "read the gateway's log: its last lines say why it ends; nearfetch doctor there says what it lacks"
     ),
     "gateway-connections-full": Kind(
         "page", "new connections wait, and calls are answered 503",
-        "raise gateway.connections_max and the limit of open files (LimitNOFILE), or find the client that opens so many",
+        "raise gateway.connections_max and the limit of open files (ulimit -n, LimitNOFILE), or find the client that opens so many: ss -tn",
     ),
     "gateway-clean-up-full": Kind(
-        "page", _NO_REQUESTS, "mend the hub's Redis and RabbitMQ: what was refused is taken back when both answer"
+        "page", _NO_REQUESTS, "nearfetch doctor says what is wrong with the hub's Redis and RabbitMQ: what was refused is taken back when both answer"
     ),
     "dead-letters": Kind(
         "ticket", "their tasks have failed", "nearfetch dead list says why; then nearfetch dead retry or drop", "rabbitmq"
@@ -144,26 +144,26 @@ KINDS: Final[Mapping[str, Kind]] = {
     ),
     # A region
     "region-down": Kind(
-        "page", _WAIT, "start the region's bridge and workers again, or look at its network to the hub"
+        "page", _WAIT, "nearfetch bridges ensure {region} and nearfetch workers {region} on its hosts; or look at its network to the hub"
     ),
     "region-bridge-away": Kind(
         "page", _WAIT, "nearfetch bridges ensure {region}; the bridge's log says why it ended", "bridge-{region}"
     ),
     "region-bridge-restarts": Kind(
-        "page", "its tasks start later", "read the log of the region's bridge: its last lines say why it ends", "bridge-{region}"
+        "page", "its tasks start later", "read the log of the region's bridge: its last lines say why it ends; nearfetch doctor there says what it lacks", "bridge-{region}"
     ),
     "region-bridge-idle": Kind(
         "page", _WAIT, "nearfetch bridges restart {region}", "bridge-{region}"
     ),
-    "region-bridge-paused": Kind("page", _WAIT, "the message has the bridge's own reason", "bridge-{region}"),
+    "region-bridge-paused": Kind("page", _WAIT, "the message has the bridge's own reason; nearfetch doctor on its host says more", "bridge-{region}"),
     "region-rabbitmq-away": Kind(
-        "page", _WAIT, "look at the network between the region and RabbitMQ, and at its user's password there", "bridge-{region}"
+        "page", _WAIT, "nearfetch doctor on the region's host: look at its network to RabbitMQ, and at its user's password there", "bridge-{region}"
     ),
     "region-queue-away": Kind(
         "page", "requests for the region are answered 503", "rabbitmq-diagnostics check_if_node_is_quorum_critical; start the missing nodes", "rabbitmq"
     ),
     "region-queue-full": Kind(
-        "page", "requests for the region are answered 503", "start more workers, or raise the queue's max-length in the policy", "rabbitmq"
+        "page", "requests for the region are answered 503", "nearfetch scale {region} 4 asks for more workers; or raise the queue's max-length (nearfetch config check prints the policy)", "rabbitmq"
     ),
     "region-workers-away": Kind(
         "page", _WAIT, "start nearfetch workers {region}; its log says why it ended", "workers-{region}"
@@ -175,36 +175,36 @@ KINDS: Final[Mapping[str, Kind]] = {
         "page", "tasks are run again, and those that kill their process end as poison",
         "read the log of the region's workers; nearfetch source replay shows what its sites answered", "workers-{region}",
     ),
-    "region-redis-away": Kind("page", _WAIT, "start the region's Redis again, with its files", "redis-{region}"),
+    "region-redis-away": Kind("page", _WAIT, "start the region's Redis again, with its files: systemctl start redis-server", "redis-{region}"),
     "region-redis-full": Kind(
-        "page", _WAIT, "raise maxmemory of the region's Redis", "redis-{region}"
+        "page", _WAIT, "redis-cli CONFIG SET maxmemory 1gb, and the same in its redis.conf", "redis-{region}"
     ),
     "region-redis-refuses-writes": Kind(
-        "page", _WAIT, "free the disk of the region's Redis; if it is a replica, name the master in redis.url", "redis-{region}"
+        "page", _WAIT, "free its disk (redis-cli CONFIG GET dir, df -h); if it is a replica, name the master in redis.url, or redis-cli REPLICAOF NO ONE", "redis-{region}"
     ),
     "region-redis-not-durable": Kind(
         "page", _WAIT, "nearfetch config check names the settings of the region's Redis and the command that sets them", "redis-{region}"
     ),
     "region-redis-slow": Kind(
-        "ticket", "its tasks take longer", "look at what the region's Redis does (SLOWLOG GET), at its host's processor and disk", "redis-{region}"
+        "ticket", "its tasks take longer", "redis-cli SLOWLOG GET shows what it does; look at its host's processor and disk", "redis-{region}"
     ),
     "region-redis-restarts": Kind(
-        "page", "its tasks start later", "read the log of the region's Redis: its last lines say why it ends", "redis-{region}"
+        "page", "its tasks start later", "journalctl -u redis-server at its host: the last lines say why it ends", "redis-{region}"
     ),
     "region-backlog": Kind(
-        "ticket", "new tasks of the region wait behind many others", "raise scale.max, or start workers on one more host", "workers-{region}"
+        "ticket", "new tasks of the region wait behind many others", "nearfetch scale {region} says why it has so many processes; raise scale.max, or start workers on one more host", "workers-{region}"
     ),
     "region-late": Kind(
         "ticket", "its tasks start late, and may expire", "nearfetch scale {region} says why it has so many processes; raise scale.max", "workers-{region}"
     ),
     "region-outbox-full": Kind(
-        "page", "its workers take no tasks", "look at the network between the region and the hub's Redis", "workers-{region}"
+        "page", "its workers take no tasks", "nearfetch doctor on the region's host: look at its network to the hub's Redis, and at its user's rights there", "workers-{region}"
     ),
     "region-taken-over": Kind(
         "ticket", "its sources with a standby are answered there, the others late or not at all", "mend what the message names; the region gets its tasks back by itself"
     ),
     "region-barred": Kind(
-        "page", _WAIT, "find out what writes there: docs/operations.md, A region that you do not trust"
+        "page", _WAIT, "nearfetch dead list has what it wrote; docs/operations.md, A region that you do not trust, says what to do"
     ),
     "region-entries-refused": Kind(
         "ticket", "what was refused is lost: a result's task expires", "nearfetch dead list has an example of each kind"

@@ -152,3 +152,8 @@ def test_what_mends_a_fault_fills_in_whose_it_is():
 
 def test_every_kind_is_whole():
     assert all(kind.severity in ("page", "ticket") and kind.cost and kind.mend for kind in KINDS.values())
+
+
+def test_what_wakes_somebody_names_a_command():
+    commands = r"\b(nearfetch|redis-cli|systemctl|journalctl|rabbitmq-diagnostics) [\w-]+|\bulimit -n\b"
+    assert [name for name, kind in KINDS.items() if kind.severity == "page" and not re.search(commands, kind.mend)] == []

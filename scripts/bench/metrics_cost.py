@@ -26,8 +26,8 @@ from scripts.bench.rows import ROWS
 from scripts.bench.run import done
 from scripts.terminal import Progress
 from web.hub import ids
-from web.hub.ledger import Settlement
 from web.hub.recent import Recent
+from web.hub.settlement import Settlement
 from web.hub.tally import Tally
 
 ROW: Final = ROWS["tiny"]

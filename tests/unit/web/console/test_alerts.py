@@ -1,6 +1,7 @@
 """What fires, and the runbooks."""
 
 import re
+from html import escape
 from types import SimpleNamespace
 
 from web.console import alerts
@@ -20,7 +21,7 @@ def test_a_fault_is_told_with_its_cost_its_mend_and_its_runbook():
     found = Found("region-redis-full", f"its Redis is full {HOSTILE}", region="nyc")
     text = alerts.page(parts(found), LOOKING).main.text
     kind = KINDS["region-redis-full"]
-    for said in ("1 page", "its Redis is full", kind.cost, "raise maxmemory", "2026-11-27T12:00:00.000Z", 'href="/runbooks#region-redis-full"'):  # fmt: skip
+    for said in ("1 page", "its Redis is full", kind.cost, escape(kind.mend), "2026-11-27T12:00:00.000Z", 'href="/runbooks#region-redis-full"'):  # fmt: skip
         assert said in text, said
     assert "<script" not in text
 

@@ -156,4 +156,6 @@ def test_every_kind_is_whole():
 
 def test_what_wakes_somebody_names_a_command():
     commands = r"\b(nearfetch|redis-cli|systemctl|journalctl|rabbitmq-diagnostics) [\w-]+|\bulimit -n\b"
-    assert [name for name, kind in KINDS.items() if kind.severity == "page" and not re.search(commands, kind.mend)] == []
+    assert [
+        name for name, kind in KINDS.items() if kind.severity == "page" and not re.search(commands, kind.mend)
+    ] == []

@@ -39,7 +39,7 @@ type = "int"
 [rows]
 css = "p"
 [fields]
-text = "."
+text = "b"
 [limits]
 concurrency = 100
 timeout_seconds = 60
@@ -53,7 +53,7 @@ type = "int"
 [rows]
 css = "p"
 [fields]
-text = "."
+text = "b"
 [limits]
 concurrency = 4
 """
@@ -65,7 +65,7 @@ standby = ["nyc"]
 [rows]
 css = "p"
 [fields]
-text = "."
+text = "b"
 """
 
 
@@ -268,7 +268,7 @@ def replica(alert: str, server: str) -> Case:
 
 def _late(stack: OwnStack) -> None:
     """Many slow tasks for a region with two threads."""
-    site.behave(stack.ports.site, prefix=FAR, delay_seconds=3.0, body="<p>slow</p>")
+    site.behave(stack.ports.site, prefix=FAR, delay_seconds=3.0, body="<p><b>slow</b></p>")
     _post(stack, *({"source": "alerts.slow", "params": {"n": n}} for n in range(40)), deadline=120)
 
 
@@ -278,7 +278,7 @@ def _no_results(stack: OwnStack) -> None:
     only_stream = f"(%W~{names.out_stream(REGION)} -@all +xadd)"
     stack.redis("hub").execute_command("ACL", "SETUSER", user, "clearselectors", only_stream)
     stack.redis("hub").execute_command("CLIENT", "KILL", "USER", user)
-    page = f"<p>{base64.b64encode(os.urandom(3_600_000)).decode()}</p>"
+    page = f"<p><b>{base64.b64encode(os.urandom(3_600_000)).decode()}</b></p>"
     site.behave(stack.ports.site, prefix=FAR, body=page)
     for n in range(22):
         _post(stack, {"source": "alerts.large", "params": {"n": n}}, deadline=300)

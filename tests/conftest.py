@@ -25,12 +25,11 @@ ALONE = (
 # These share a stack of their own, so that the tests of promises take no longer than the others.
 WITH_OTHER_STACK = {
     **dict.fromkeys(("test_ambiguous_success", "test_half_open", "test_hub_slow_disk"), "second stack"),
-    **dict.fromkeys(("test_takeover", "test_gateway_crash", "test_central_redis_away"), "third stack"),
-}
-# The hub is away after a minute in which nothing hurt the gateway's servers: these leave them alone for so long.
-PROMISES_IN_ORDER = (
-    "test_clock_steps.py", "test_region_black_holed.py", "is_succeeded[stopped]", "test_hostile_client.py", "test_region_redis_crash.py", "test_waiters.py",
-    "is_succeeded[frozen]",
+    **dict.fromkeys(("test_takeover", "test_gateway_crash", "test_central_redis_away", "test_hostile_client", "test_waiters"), "third stack"),
+}  # fmt: skip
+# The hub is away after a minute in which nothing hurt the gateway's servers: what comes before leaves them alone for so long.
+THIRD_IN_ORDER = (
+    "test_takeover.py", "is_succeeded[stopped]", "test_hostile_client.py", "test_waiters.py", "is_succeeded[frozen]", "test_gateway_crash.py",
 )  # fmt: skip
 # These share a broker of their own, which they hurt.
 WITH_OWN_BROKER = ("test_accept", "test_bridge", "test_clean", "test_region_rights")
@@ -98,9 +97,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def turn(item: pytest.Item) -> int:
     """Its place among those that share its stack."""
-    if shares(item.path) != "promises":
+    if shares(item.path) != "third stack":
         return 0
-    return next((at for at, part in enumerate(PROMISES_IN_ORDER, 1) if part in item.nodeid), 0)
+    return next((at for at, part in enumerate(THIRD_IN_ORDER, 1) if part in item.nodeid), 0)
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ from typing import TypeVar
 
 T = TypeVar("T")
 # Between two looks: what is looked at for long, or costs much, takes the processor from who is waited for.
-PAUSE_SECONDS, PAUSE_MAX_SECONDS = 0.01, 0.03
-PAUSE_BY_COST, COSTLY_SECONDS = 2.0, 0.25
+PAUSE_SECONDS, PAUSE_MAX_SECONDS = 0.01, 0.1
+PAUSE_BY_WAIT, PAUSE_BY_COST, COSTLY_SECONDS = 0.05, 4.0, 0.4
 longest_seconds = float("inf")  # of any wait; less where a test is run that is expected to fail (tests.mutation)
 
 
@@ -24,7 +24,7 @@ def until(condition: Callable[[], T], what: str, seconds: float = 30.0) -> T:
         if now > began + seconds:
             raise AssertionError(f"waited {seconds:g} s for {what}; last answer: {answer!r}")
         by_cost = min(PAUSE_BY_COST * (now - looked), COSTLY_SECONDS)
-        time.sleep(max(PAUSE_SECONDS, by_cost, min((now - began) / 100, PAUSE_MAX_SECONDS)))
+        time.sleep(max(PAUSE_SECONDS, by_cost, min(PAUSE_BY_WAIT * (now - began), PAUSE_MAX_SECONDS)))
         looked = time.monotonic()
         answer = condition()
     return answer

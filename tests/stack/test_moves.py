@@ -56,7 +56,7 @@ class Load:
 
     def _run(self) -> None:
         count = 0
-        while not self._is_over.wait(0.05):
+        while not self._is_over.wait(0.1):
             self._post(self.ports[count % len(self.ports)])
             count += 1
 

@@ -17,7 +17,7 @@ from typing import Self
 from clients.python.nearfetch_client import Event, read_events
 from tests import interface
 
-ASK_SECONDS = 40.0  # longer than what most tests wait for
+ASK_SECONDS = 60.0  # longer than what most tests wait for, on a machine that has much else to do
 
 
 @dataclass
@@ -38,7 +38,7 @@ class Wire:
     def __init__(
         self,
         port: int,
-        timeout_seconds: float = 20.0,
+        timeout_seconds: float = ASK_SECONDS,
         receive_bytes: int | None = None,
         address: str = "127.0.0.1",
     ) -> None:

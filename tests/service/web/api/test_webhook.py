@@ -13,8 +13,8 @@ from regions.settings import ROOT
 from tests.forked import Forked
 from tests.service.conftest import RedisInstance
 from tests.service.gateway import JSON, LIST, GatewayProcess
-from tests.service.jobs.webhook.receiving import SECRET, Receiver
 from tests.service.jobs.webhook.hub_site import SENDER, WORDS
+from tests.service.jobs.webhook.receiving import SECRET, Receiver
 from tests.service.web.api.test_keys import Keyed
 from tests.waiting import until
 from tests.wire import ask

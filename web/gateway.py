@@ -309,7 +309,7 @@ def run(settings: Settings) -> int:
     memory.tune_allocator()
     threading.excepthook = end_with_thread
     if reason := why_not_open(settings):
-        log.error("not started", reason=reason)
+        log.error("the gateway can't start", reason=reason)
         return 1
     gateway = Gateway(settings, Again())
     asked: list[int] = []
@@ -324,7 +324,7 @@ def run(settings: Settings) -> int:
         connect.check_redis(gateway.hub.client, "hub")
         log_durability(check_durability(gateway.hub.client, settings.hub.durability))
     except (connect.TooOld, durability.NotDurable) as error:
-        log.error("not started", reason=str(error))
+        log.error("the gateway can't start", reason=str(error))
         return 1
     except redis.exceptions.RedisError as error:
         log.warning("redis away", error=str(error))  # requests are refused until it answers
@@ -332,7 +332,7 @@ def run(settings: Settings) -> int:
     try:
         gateway.start()
     except OSError as error:
-        log.error("not started", reason=f"can't listen on {host}:{port}: {error}")
+        log.error("the gateway can't start", reason=f"can't listen on {host}:{port}: {error}")
         return 1
     most = gateway.server.connections_max
     log.info("serving", url=f"http://{host}:{port}/", threads=settings.gateway.threads, connections_max=most)

@@ -102,7 +102,9 @@ class Clock:
                 log.warning("the clock of the region's Redis was stepped", seconds=round(step / 1000, 1))
                 return
             if is_last:
-                log.warning("this process's clock was wrong, it goes by the region's", seconds=round(step / 1000, 1))
+                log.warning(
+                    "this process's clock was wrong; it follows the region's now", seconds=round(step / 1000, 1)
+                )
                 is_wrong = True
         self.note(now_ms, asked_ms, is_anew=is_wrong)
 
@@ -165,5 +167,5 @@ def _sync_again(client: redis.Redis) -> None:
     except redis.exceptions.ResponseError as error:
         mend = "CONFIG SET appendfsync always, then everysec"
         log.error(
-            "the region's Redis syncs its file no more until its clock is as late again", mend=mend, error=str(error)
+            "the region's Redis does not sync its file until its clock has caught up", mend=mend, error=str(error)
         )

@@ -127,7 +127,7 @@ class Cleaner:
         """
         with self._changed:
             if self._kept >= KEPT_MAX:
-                log.info("cancel dropped, too many wait", request=request, tasks=len(tasks))
+                log.info("a cancel was dropped: too many wait", request=request, tasks=len(tasks))
                 return
             self._add_cancels(request, tasks, deadline_ms)
             self._changed.notify()
@@ -220,7 +220,7 @@ class Cleaner:
                     one = lane.waiting.popleft()
                     if one.give_up <= now:
                         self._kept -= len(one.tasks)
-                        log.info("cancel given up, deadline passed", request=one.request)
+                        log.info("a cancel was given up: the deadline has passed", request=one.request)
                         continue
                     lane.unconfirmed += len(one.tasks)
                     going.append((region, one))

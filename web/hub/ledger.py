@@ -207,7 +207,9 @@ class Ledger:
         for part, reply in zip(parts, replies, strict=False):
             if _is_its_own(reply):
                 # Only these are not settled; the other requests are.
-                log.error("not settled", request=settlements[part[0]].request, error=str(reply))
+                log.error(
+                    "tasks of a request could not be settled", request=settlements[part[0]].request, error=str(reply)
+                )
                 continue
             for number, answer in zip(part, value(reply), strict=True):
                 answers[number] = answer if isinstance(answer, int) else self._left(settlements[number], answer)
@@ -383,7 +385,7 @@ class Ledger:
         views: list[View | Unreadable | None] = []
         for (request, after), reply in zip(asked, replies, strict=True):
             if _is_its_own(reply):
-                log.error("not read", request=request, error=str(reply))
+                log.error("a request could not be read", request=request, error=str(reply))
                 views.append(Unreadable(str(reply)))
                 continue
             views.append(read_view(request, after, value(reply), spliced=spliced))

@@ -1,5 +1,5 @@
--- Moves jobs whose time has come to the queue, looks after shared fetches, and ends with the kept outcome what could
--- not be tried again in time. A task that runs past its deadline ends by itself, or is given back and looked at again.
+-- Moves jobs whose time has come to the queue, looks after shared fetches, and ends jobs that could not be tried again
+-- in time, with their kept outcomes. A task that runs past its deadline ends by itself, or is given back and looked at again.
 -- Urgent jobs go to the normal queue when no process is there for them.
 -- One that was ended here may still stand in the queue: claims skip jobs that are not queued.
 -- Returns a row for each task that ended.

@@ -2,7 +2,7 @@
 -- constants: HOSTS, TURNS, ASKING, HOST, HOST_TTL_MS, LINE
 
 -- Gives a task's turn back; the next claim calls a task that waits for the host. The mean duration of a turn moves a
--- tenth of the way to this one: at each turn while tasks wait, else at one of eight.
+-- tenth of the way to this one: at each turn while tasks wait, else at one turn of eight.
 local function leave(host, id)
   local is_waited_for = redis.call("ZADD", HOSTS, "XX", "CH", now_ms, host) == 1
   local since = (is_waited_for or micros % 8 == 0) and tonumber(redis.call("ZSCORE", TURNS .. host, id) or 0) or 0

@@ -1,4 +1,4 @@
--- Gives back what a worker held that is dead, and forgets the worker. `how` it was found: "crashed", "left" or "lapsed".
+-- Gives back the executions of a dead worker, and forgets the worker. `how` it was found: "crashed", "left" or "lapsed".
 -- `proof_ms`: for how long the reaper has had answers without a gap. Returns how many executions it gave back, -1 if the
 -- worker's lease is there after all.
 -- keys: queue, urgent, suspects, wip, held, lease, workers, worker, all_workers, queue_workers, urgent_workers, alone_workers

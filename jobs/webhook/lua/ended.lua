@@ -1,6 +1,6 @@
 -- Notes how a call ended. `how`: "delivered"; "failed", for good; "again", after `wait_ms`; or "put off": the call was not made.
 -- Returns what the webhook is then: "delivered", "failed" or "due"; "" if the call was somebody else's by then, which a delivery may be.
--- Of a delivered one the request's life is enough; another one can be called again for `kept_ms`.
+-- A delivered webhook is kept as long as its request; another one for `kept_ms`, so that it can be called again.
 -- keys: webhook, job, wip, finished, failed, scheduled
 -- args: request, nonce, how, status, error, took_ms, wait_ms, kept_ms, stamp
 -- uses: now

@@ -133,7 +133,7 @@ def test_a_gateway_does_not_start_on_a_hub_that_would_lose_its_promises(hub_redi
     spoil(hub_redis)
     process = start("gateway", NEARFETCH__HUB__REDIS=hub_redis.url, NEARFETCH__GATEWAY__PORT=str(free_port()))
     assert process.wait(60) == 1
-    told = logged(tmp_path, "not started")
+    told = logged(tmp_path, "the gateway can't start")
     assert all(f"{setting}: expected" in told for setting in BAD)
     assert 'hub.durability = \\"relaxed\\"' in told
 

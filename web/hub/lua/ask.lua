@@ -1,5 +1,5 @@
 -- Notes that another region is asked, too, for tasks that a region has not ended.
--- Returns for each task what asks the other region, and when its request was created, its deadline and its expiry; or false
+-- Returns for each task the message for the other region, and when its request was created, its deadline and its expiry; or false
 -- if it may not be asked. `is_queued_only` "1": only for tasks that do not run. `is_again` "1": also for those that were noted
 -- before, since nobody knows whether the other region was asked then. `moved`: a web.hub.takeover.Moved; `asks`: the key of
 -- what asks; `open`: the key of the other region's open tasks.

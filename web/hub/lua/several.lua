@@ -3,7 +3,7 @@
 -- uses: asked
 -- constants: OPEN_OF, RESULT_OF
 
--- The regions of a task, as one of them says something: `out` and `others`; whether it `may_end` the task; whether another
+-- The regions of a task, when one of them reports: `out` and `others`; whether it `may_end` the task; whether another
 -- one is out, so that its failure `waits`. What the hub itself ends by a cancel or at its deadline waits for nobody.
 local function regions_of(asked, region, status, is_of_hub)
   local out, others = parted(asked)

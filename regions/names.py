@@ -19,6 +19,7 @@ Hub (central Redis)
     nf:out:{region}          stream  what a region reports; the consumer group of the gateways reads it
     nf:region:{region}       hash    the last status of each of the region's parts, one field for each part
     nf:told:{region}         list    what happened to the region, the latest 100 events (web.hub.events)
+    nf:waiting               hash    the gateways: how many clients wait there with each API key that has a limit of them (web.hub.keys)
     nf:gateways              hash    the gateways: when each spoke last, and its last starts (hub ms; web.hub.gateways)
     nf:faults:turn           string  the gateway that notes those events
     nf:regions               zset    regions by when a gateway last had a file of them (hub ms; web.flow.served)
@@ -119,6 +120,7 @@ WEBHOOK_QUEUE = "hub.webhooks"  # the RQ queue on the hub's Redis; no region can
 TAKEOVER = "nf:takeover"
 TAKEOVER_TURN = "nf:takeover:turn"
 GATEWAY_LIST = "nf:gateways"
+WAITING = "nf:waiting"
 FAULTS_TURN = "nf:faults:turn"
 
 # Region

@@ -26,6 +26,7 @@ from web.api.poll import Poller
 from web.api.query import Query
 from web.api.recall import Recall
 from web.api.region_stream import RegionStreams
+from web.api.webhooks import WebhookCalls
 from web.console import signin
 from web.console.pages import Console
 from web.http import problems, trace
@@ -75,6 +76,7 @@ def routes(
     intake: Intake,
     poller: Poller,
     recall: Recall,
+    webhooks: WebhookCalls,
     overview: Overview,
     streams: RegionStreams,
     faults: Faults,
@@ -87,11 +89,13 @@ def routes(
         ("GET", "/v1/requests", recall.search),
         ("GET", "/v1/requests/<request>", poller.get),
         ("GET", "/v1/requests/<request>/events", poller.events),
+        ("GET", "/v1/webhooks", webhooks.search),
         ("GET", "/v1/sources/<source>/records", intake.records),
     ]
     others: list[tuple[str, str, Handler]] = [
         ("POST", "/v1/requests", intake.post),
         ("DELETE", "/v1/requests/<request>", poller.delete),
+        ("POST", "/v1/requests/<request>/webhook", webhooks.resend),
         ("GET", "/v1/requests/<request>/tasks/<task>", poller.task),
         ("GET", "/v1/tasks/<task>", poller.where),
         ("GET", "/v1/sources", lambda _: overview.sources()),

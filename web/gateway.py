@@ -31,6 +31,7 @@ from web.api.region_stream import RegionStreams
 from web.api.repeat import Repeats
 from web.api.submit import Rules
 from web.api.wait import Waiters
+from web.api.webhooks import WebhookCalls
 from web.app import App, Body, known_hosts, routes
 from web.console import signin
 from web.console.files import Files
@@ -51,6 +52,7 @@ from web.flow.sweep import Sweeper
 from web.flow.takeover import Takeover
 from web.flow.webhooks import Webhooks
 from web.http.server import Bounds, Server
+from web.hub import gateways
 from web.hub.faults import Found
 from web.hub.ledger import Ledger
 from web.hub.redis import Hub, check_durability
@@ -83,7 +85,7 @@ class Gateway:
             archives=self.history.is_on,
             webhook_retry_seconds=settings.webhooks.retry_seconds,
         )
-        self.keyring = Keyring(self.hub)
+        self.keyring = Keyring(self.hub, gateways.name_of(settings))
         self.archiver = Archiver(self.hub, self.ledger, self.history)
         self.webhooks = Webhooks(settings, self.hub, partial(views.webhook_message, base=base))
         self.recall = Recall(self.history, self.ledger, base, limits.result_ttl_seconds)
@@ -93,6 +95,7 @@ class Gateway:
         self.ledger.left_out = self.acceptor.cleaner.cancel
         self.waiters = Waiters(self.hub, self.ledger)
         self.keyring.ended.append(self.waiters.close_ended)
+        self.keyring.waiting.append(self.waiters.by_key)
         self.settler = Settler(settings, self.hub, self.ledger, self.waiters, self.catalog)
         self.holdings = Holdings(settings, self.hub)
         self.listener = Listener(settings, self.waiters.news, self.waiters.all)
@@ -104,7 +107,7 @@ class Gateway:
         self.takeover = Takeover(settings, self.hub, self.ledger, self.catalog, self.publisher, self.acceptor.cleaner)
         rules = Rules(self.catalog, limits, settings.region, self.takeover.route, settings.webhooks.plain_http)
         repeats = Repeats(self.hub, self.ledger, self.waiters, self.acceptor.cleaner, self.recall, base)
-        self.intake = Intake(rules, self.acceptor, self.waiters, repeats, self.keyring.limits, base)
+        self.intake = Intake(rules, self.acceptor, self.waiters, repeats, self.keyring, base)
         poller = Poller(
             self.hub,
             self.ledger,
@@ -112,7 +115,7 @@ class Gateway:
             self.acceptor.cleaner,
             self.recall,
             base,
-            self.keyring.limits,
+            self.keyring.check_room,
             wait_max_seconds=limits.wait_max_seconds,
         )
         self._differs_at = 0.0
@@ -138,6 +141,7 @@ class Gateway:
         )
         self.faults = Faults(settings, self.hub, self.ledger, self.catalog, self.takeover, self.publisher, told)
         self.region_streams = RegionStreams(overview.lanes, self.keyring)
+        self.keyring.waiting.append(self.region_streams.by_key)
         sign_in = SignIn(settings, self.hub, self.keyring)
         console = Console(
             sign_in,
@@ -166,8 +170,18 @@ class Gateway:
             overview,
             self.faults,
         )
+        calls = WebhookCalls(self.hub, self.acceptor.cleaner, self.recall, settings.webhooks.retry_seconds)
         found = routes(
-            self.intake, poller, self.recall, overview, self.region_streams, self.faults, health, metrics, limits
+            self.intake,
+            poller,
+            self.recall,
+            calls,
+            overview,
+            self.region_streams,
+            self.faults,
+            health,
+            metrics,
+            limits,
         )
         bodies: dict[tuple[str, str], Body] = {
             ("POST", "/v1/requests"): (limits.body_bytes_max, self.intake.check_head),

@@ -18,7 +18,6 @@ from web.flow.publish import Publisher
 from web.http.answer import Answer
 from web.http.exchange import Exchange
 from web.http.server import Server
-from web.hub.keys import NO_LIMITS
 from web.hub.ledger import Ledger
 from web.hub.new_request import New, Times
 from web.hub.redis import Hub
@@ -42,7 +41,7 @@ class WaitingGateway:
             Cleaner(self.hub, self.ledger, Publisher(settings)),
             Recall(History(settings), self.ledger, "", limits.result_ttl_seconds),
             "",
-            lambda _: NO_LIMITS,
+            lambda _: None,
             wait_max_seconds=limits.wait_max_seconds,
         )
         app = App(

@@ -4,7 +4,6 @@ A thread of each gateway looks every second or two at what the parts of the gate
 """
 
 import contextlib
-import socket
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -30,7 +29,7 @@ from web.http.problems import Problem
 from web.hub import events, scripts
 from web.hub.events import Event, Happened
 from web.hub.faults import GONE, SILENT_MS, Book, Fault, Found, Queued, is_idle, is_late, of_region
-from web.hub.gateways import Presence
+from web.hub.gateways import Presence, name_of
 from web.hub.ledger import Ledger
 from web.hub.redis import Hub, HubUnavailable
 from web.hub.region import RegionState
@@ -72,7 +71,7 @@ class Faults:
         self._regions, self._hub, self._ledger = settings.region, hub, ledger
         self._catalog, self._takeover, self._told = catalog, takeover, told
         self._publisher = publisher
-        self._presence = Presence(f"{socket.gethostname()}:{settings.gateway.port}")
+        self._presence = Presence(name_of(settings))
         self._me = f"gateway {self._presence.name}"
         self._dead = DeadLetters(hub.client)
         self._book, self._happened = Book(), Happened()

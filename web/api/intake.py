@@ -7,7 +7,7 @@ tables' thread     200 with records as CSV or NDJSON, a thread of its own since 
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -22,12 +22,12 @@ from web.api.query import Query, preferred_wait
 from web.api.repeat import Repeats
 from web.api.wait import Waiters, park
 from web.flow.accept import Accepted, Acceptor, Decided, Refused
+from web.flow.keyring import Keyring
 from web.http import problems, trace
 from web.http.answer import Answer
 from web.http.exchange import Exchange, Head
 from web.http.problems import Problem
 from web.http.server import BodyTooLarge, read_body
-from web.hub.keys import KeyLimits
 from web.hub.new_request import Limited, New
 from web.hub.redis import HubUnavailable
 from web.hub.view import START, View
@@ -46,11 +46,10 @@ class Intake:
         acceptor: Acceptor,
         waiters: Waiters,
         repeats: Repeats,
-        limits_of: Callable[[str], KeyLimits],
+        keyring: Keyring,
         base: str,
     ) -> None:
-        """``limits_of``: a key's id → what it may use."""
-        self.limits_of = limits_of
+        self.keyring = keyring
         self.rules, self.acceptor, self.waiters, self.repeats, self.base = rules, acceptor, waiters, repeats, base
         self.answer_bytes_max = rules.limits.answer_bytes_max
         self.tables = ThreadPoolExecutor(1, "tables")
@@ -122,13 +121,13 @@ class _Arrival:
 
     def __init__(self, intake: Intake, exchange: Exchange, new: New, seconds: float) -> None:
         self._intake, self._exchange, self._seconds = intake, exchange, seconds
-        owner, limits = exchange.owner, intake.limits_of(exchange.owner.key)
+        owner, limits = exchange.owner, intake.keyring.limits(exchange.owner.key)
         if refused := [task.source for task in new.tasks if not limits.permits(task.source)]:
             raise Problem(
                 "forbidden", f"expected sources that the key may ask ({', '.join(limits.sources)}), found {refused[0]}"
             )
         if seconds:
-            intake.waiters.check_room(owner, limits.waiters)
+            intake.keyring.check_room(owner)
         if owner.key:
             new = structs.replace(new, tenant=owner.tenant, key=owner.key, limits=limits)
         if traceparent := trace.read(exchange.header(trace.HEADER)):

@@ -31,6 +31,7 @@ from web.api.schemas import (
     ref,
     schemas,
 )
+from web.api.webhooks import ENDED
 from web.flow.history import PAGE, PAGE_MAX
 from web.http.answer import Answer
 from web.http.problems import KINDS, PROTOCOL, PROTOCOL_STATUSES
@@ -242,6 +243,23 @@ def _paths(limits: Limits) -> dict[str, Any]:
             "get": _call(
                 "Requests", "stream_events", "Server-sent events: `result` for each task, then `done`.",
                 {"200": _stream(), "204": _empty("The client has the end already."), **missing}, [id_, events_after, last],
+            ),
+        },
+        "/v1/requests/{request}/webhook": {
+            "post": _call(
+                "Requests", "resend_webhook", "Calls the request's webhook again, also one that was delivered; one that waits for the end is left as it is.",
+                {"200": _answer("The webhook.", ref("WebhookState")), **missing}, [id_],
+            ),
+        },
+        "/v1/webhooks": {
+            "get": _call(
+                "Requests", "list_webhooks", "The webhooks of requests that have ended, the latest end first. A page may be short while `cursor` leads on.",
+                {"200": _answer("A page of them.", ref("WebhookList"))},
+                [
+                    _query("state", {"enum": [*ENDED]}, "Those that are so."),
+                    _query("cursor", CURSOR, "The `cursor` of an answer: the next page."),
+                    _query("limit", {"type": "integer", "minimum": 1, "maximum": PAGE_MAX, "default": PAGE}, "How many."),
+                ],
             ),
         },
         "/v1/requests/{request}/tasks/{task}": {

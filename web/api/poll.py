@@ -19,9 +19,9 @@ from web.flow.clean import Cleaner
 from web.http import problems
 from web.http.answer import Answer
 from web.http.exchange import WITHOUT_BODY, Exchange
+from web.http.owner import Owner
 from web.hub import ids
 from web.hub.frame import made as frame_made
-from web.hub.keys import KeyLimits
 from web.hub.ledger import Ledger
 from web.hub.redis import Hub, HubUnavailable
 from web.hub.settlement import Settlement
@@ -41,14 +41,14 @@ class Poller:
         cleaner: Cleaner,
         recall: Recall,
         base: str,
-        limits_of: Callable[[str], KeyLimits],
+        check_room: Callable[[Owner], None],
         *,
         wait_max_seconds: float,
     ) -> None:
-        """``limits_of``: an API key's id → what it may use."""
+        """``check_room`` raises ``Problem`` where no more clients may wait with a key."""
         self._hub, self._ledger, self._waiters, self._cleaner = hub, ledger, waiters, cleaner
         self._recall, self._base, self._wait_max_seconds = recall, base, wait_max_seconds
-        self._limits_of = limits_of
+        self._check_room = check_room
         self._absent = recall.stream  # one object for all streams
 
     def get(self, exchange: Exchange, request: str) -> Answer | None:
@@ -92,7 +92,7 @@ class Poller:
         request = self._check(exchange, request)
         if after.endswith(DONE):
             return Answer(204, b"", [("Cache-Control", "no-store")])
-        self._waiters.check_room(exchange.owner, self._limits_of(exchange.owner.key).waiters)
+        self._check_room(exchange.owner)
         exchange.park()
         stream = Stream(exchange, request, after, self._base, self._absent)
         park(self._waiters, stream, exchange)
@@ -144,7 +144,7 @@ class Poller:
     def _park(self, exchange: Exchange, awaited: Awaited, render: Callable[[View | None], Answer | None]) -> None:
         """Lets the exchange wait for its answer without a thread."""
         if awaited.seconds:
-            self._waiters.check_room(exchange.owner, self._limits_of(exchange.owner.key).waiters)
+            self._check_room(exchange.owner)
         exchange.park()
         park(self._waiters, Wait(exchange, awaited, render, _away), exchange)
 

@@ -10,6 +10,7 @@ A client that does not take what it was sent gets nothing more until it has take
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -77,6 +78,7 @@ class RegionStreams:
         self._read, self._keyring = read, keyring
         self._lock = threading.Lock()
         self._clients: dict[_Client, None] = {}
+        self.by_key: Counter[str] = Counter()
         self._now: dict[str, _News] = {}  # by region, and under "" for the hub
         self._number = 0
         self._is_closing = False
@@ -94,6 +96,7 @@ class RegionStreams:
         with self._lock:
             self._is_closing = True
             clients, self._clients = self._clients, {}
+            self.by_key.clear()
         for client in clients:
             client.exchange.close_stream()
         self._loop.stop()
@@ -109,10 +112,10 @@ class RegionStreams:
     def open(self, exchange: Exchange, shown: Shown = as_it_is) -> None:
         """Parks a call as a stream, whose regions are ``shown``. Raises ``Problem``: 429 or 503 if there are too many."""
         key = exchange.owner.key
-        most = min(CLIENTS_OF_KEY_MAX, self._keyring.limits(key).waiters or CLIENTS_OF_KEY_MAX)
+        self._keyring.check_room(exchange.owner)
         with self._lock:
-            if key and sum(one.exchange.owner.key == key for one in self._clients) >= most:
-                raise problems.limited("waiters", str(most), 1)
+            if key and self.by_key[key] >= CLIENTS_OF_KEY_MAX:
+                raise problems.limited("waiters", str(CLIENTS_OF_KEY_MAX), 1)
             if self._is_closing:
                 raise problems.unavailable("this gateway is stopping")
             if len(self._clients) >= CLIENTS_MAX:
@@ -121,13 +124,16 @@ class RegionStreams:
             client = _Client(exchange, shown)
             exchange.open_stream(HEAD, BEGIN)
             self._clients[client] = None
+            self.by_key[key] += 1
         exchange.watch(self, client)
         self._loop.wake()
 
     def forget(self, client: _Client) -> None:
         """Its client has hung up."""
         with self._lock:
-            self._clients.pop(client, None)
+            if client in self._clients:
+                del self._clients[client]
+                self.by_key[client.exchange.owner.key] -= 1
 
     def again(self, client: _Client) -> None:
         """Its client has taken what it was sent; the next turn sends what is new."""

@@ -195,6 +195,13 @@ def _of_requests() -> dict[str, Schema]:
         "Request": closed(request, optional=("traceparent", "webhook")),
         "Listed": closed(listed, optional=("traceparent", "webhook")),
         "WebhookState": closed(webhook),
+        "EndedWebhook": closed({"request": ID, "ended_at": TIME, **webhook}),
+        "WebhookList": closed(
+            {
+                "webhooks": {"type": "array", "items": ref("EndedWebhook")},
+                "cursor": said(or_null(CURSOR), "For the next page; null at the end."),
+            }
+        ),
         "Message": closed(message),
         "List": closed(
             {

@@ -28,7 +28,6 @@ from msgspec import Struct, structs
 from regions import logs, names
 from regions.durability import File
 from web.api.timers import Timers
-from web.http import problems
 from web.http.exchange import Exchange
 from web.http.owner import Owner
 from web.hub.ledger import Ledger
@@ -104,7 +103,7 @@ class Waiters:
         ] = {}  # requests of one task that are about to begin: whether they had news, or how they ended
         self._takers: dict[str, Waiter] = {}  # by request: the waiter that takes its one result
         self._count = 0
-        self._by_key: Counter[str] = Counter()  # of the counted, those with an API key
+        self.by_key: Counter[str] = Counter()  # of the counted, those with an API key
         # Waiters that are due, in one of these each. A turn takes some of each of them: whoever is served in one crowds out
         # nobody in another.
         self._calls: dict[Waiter, Why] = {}  # synchronous requests
@@ -145,7 +144,7 @@ class Waiters:
     def close_ended(self, is_live: Callable[[str], bool]) -> None:
         """Answers those whose API key has ended as if their wait had run out: a stream closes, and its client comes back for a 401."""
         with self._changed:
-            ended = {key for key, count in self._by_key.items() if count and not is_live(key)}
+            ended = {key for key, count in self.by_key.items() if count and not is_live(key)}
             if not ended:
                 return
             for waiters in self._by_request.values():
@@ -153,11 +152,6 @@ class Waiters:
                     if waiter.owner.key in ended:
                         self._make_due(waiter, "closing")
             self._changed.notify()
-
-    def check_room(self, owner: Owner, most: int) -> None:
-        """Raises ``Problem`` (429) if as many clients wait with this key as may (0: any number)."""
-        if most and self._by_key[owner.key] >= most:
-            raise problems.limited("waiters", str(most), 1)
 
     def expect(self, request: str) -> None:
         """Notes that a request is about to begin, and that its waiter will follow."""
@@ -175,7 +169,7 @@ class Waiters:
             self._by_request.setdefault(waiter.request, {})[waiter] = None
             self._count += 1
             if waiter.owner.key:
-                self._by_key[waiter.owner.key] += 1
+                self.by_key[waiter.owner.key] += 1
             if _takes_result(waiter):
                 self._takers[waiter.request] = waiter
             is_first = self._timers.set(waiter)
@@ -199,7 +193,7 @@ class Waiters:
             if self._is_waiting(waiter):
                 self._count -= 1
                 if waiter.owner.key:
-                    self._by_key[waiter.owner.key] -= 1
+                    self.by_key[waiter.owner.key] -= 1
                 self._timers.forget(waiter)
                 waiters = self._by_request[waiter.request]
                 del waiters[waiter]

@@ -2,20 +2,26 @@
 
 While the hub is away the last keys count; without the hub no call gets anything of a tenant anyway. Clients that wait with a key that has
 ended get their answers: ``ended`` gets a test of keys each second.
+
+Gateways tell each other by the same round trip how many clients wait with a key that has a limit of them. So a wait costs the hub
+nothing, and a limit holds for all gateways together but for what came or went within the last two seconds.
 """
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from jobs.contract import rfc3339
 from regions import logs
 from regions.loop import Loop
+from web.http import problems
 from web.http.owner import Owner
 from web.http.problems import Problem
 from web.hub import keys
 from web.hub.faults import Found
-from web.hub.keys import NO_LIMITS, Key, KeyLimits, Scope
+from web.hub.keys import NO_LIMITS, Board, Key, KeyLimits, Scope
 from web.hub.redis import Hub, HubUnavailable
 
 EVERY_SECONDS: Final = 1.0
@@ -26,14 +32,20 @@ log = logs.get("keys")
 
 
 class Keyring:
-    """Answers whose a call is. Used by all threads."""
+    """Answers whose a call is. Used by all threads.
 
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
+    ``waiting`` has, of each part of the gateway that lets clients wait, how many wait with each key; the parts change them.
+    """
+
+    def __init__(self, hub: Hub, gateway: str) -> None:
+        """``gateway``: its name among the others."""
+        self._hub, self._board = hub, Board(gateway)
         self._keys: dict[str, Key] = {}
         self._is_read = False
         self.ended: list[Callable[[Callable[[str], bool]], None]] = []
-        self._loop = Loop("keys", self._turn)
+        self.waiting: list[Mapping[str, int]] = []
+        self._elsewhere: Counter[str] = Counter()
+        self._loop = Loop("keys", self._turn, last=self._leave)
 
     def start(self) -> None:
         """Reads the keys, then starts the thread."""
@@ -45,10 +57,10 @@ class Keyring:
         self._loop.stop()
 
     def refresh(self) -> None:
-        """Reads the keys, unless the hub is away."""
+        """Reads the keys and who waits elsewhere, and says who waits here, unless the hub is away."""
         try:
             with self._hub.asking() as client:
-                found = keys.read(client)
+                found, self._elsewhere = self._board.look(client, self._waiting_here())
         except HubUnavailable:
             return
         if not self._is_read or found.keys() != self._keys.keys():
@@ -76,6 +88,12 @@ class Keyring:
         """What a key may use; no limits for one that has just been revoked, or for an open gateway."""
         found = self._keys.get(key)
         return found.limits if found is not None else NO_LIMITS
+
+    def check_room(self, owner: Owner) -> None:
+        """Raises ``Problem`` (429) if as many clients wait with this key as may, here and elsewhere."""
+        most = self.limits(owner.key).waiters
+        if most and self._elsewhere[owner.key] + sum(of.get(owner.key, 0) for of in self.waiting) >= most:
+            raise problems.limited("waiters", str(most), 1)
 
     def has(self, key: str) -> bool:
         """Whether the key with this id is neither revoked nor expired."""
@@ -112,6 +130,20 @@ class Keyring:
         if key.is_expired(time.time() * 1000):
             raise _unauthorized(f"the key {key.id} has expired")
         return key
+
+    def _waiting_here(self) -> Counter[str]:
+        """How many clients wait here with each key that has a limit of them."""
+        found: Counter[str] = Counter()
+        known = self._keys
+        for of in self.waiting:
+            found.update(
+                {key: count for key, count in dict(of).items() if count and key in known and known[key].limits.waiters}
+            )
+        return found
+
+    def _leave(self) -> None:
+        with contextlib.suppress(HubUnavailable), self._hub.asking() as client:
+            self._board.leave(client)
 
     def _turn(self) -> float:
         try:

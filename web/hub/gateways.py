@@ -3,6 +3,7 @@
 nf:gateways   NAME: a Gateway. A gateway that stops removes its own; a lost one's stays for a while
 """
 
+import socket
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ from msgspec import Struct
 
 from regions import names
 from regions.script import send, value
+from regions.settings import Settings
 from web.hub.faults import RESTARTS, RESTARTS_MS, Found
 
 LOST_MS: Final = 6_000  # a gateway that has said nothing for so long is lost
@@ -29,8 +31,13 @@ class Gateway(Struct, frozen=True):
 _gateway: Final = msgspec.json.Decoder(Gateway)
 
 
+def name_of(settings: Settings) -> str:
+    """A gateway's name among the gateways of its hub, the same after a start: HOST:PORT."""
+    return f"{socket.gethostname()}:{settings.gateway.port}"
+
+
 class Presence:
-    """One gateway's own entry, and its look at the others. ``name``: HOST:PORT, the same after a start."""
+    """One gateway's own entry, and its look at the others. ``name``: as ``name_of`` makes it."""
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -1,6 +1,7 @@
 """API keys, which the hub keeps: who may call a gateway, for which tenant, and how much.
 
-    nf:keys    ID: a Key as JSON
+    nf:keys       ID: a Key as JSON
+    nf:waiting    GATEWAY: its Waiting as JSON, while clients wait there whose key has a limit of them
 
 A key's text is ``nf_ID_SECRET``. The hub has a digest of the secret alone: the secret has 190 random bits, so that a fast digest
 can't be guessed back (OWASP asks for slow ones where people choose the secret).
@@ -12,14 +13,17 @@ import hmac
 import re
 import secrets
 import string
-from collections.abc import Iterable
-from typing import Annotated, Final, Literal, get_args
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Final, Literal, get_args
 
 import msgspec
 import redis
 from msgspec import Meta, Struct
 
 from regions import names
+from regions.script import send, value
 
 Scope = Literal["read", "submit", "admin"]
 SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)
@@ -27,6 +31,7 @@ NAME: Final = r"^[\w.@ -]{1,64}$"
 TENANT: Final = r"^[a-z0-9][a-z0-9_-]{0,31}$"
 OPEN_TASKS: Final = 1_000  # of a key that is made without saying so: no more of it can stand before another tenant's
 ID_CHARACTERS, SECRET_CHARACTERS = 8, 32
+TOLD_MS: Final = 5_000  # for how long the waiting clients count of a gateway that says nothing more
 TEXT: Final = re.compile(rf"nf_([0-9a-z]{{{ID_CHARACTERS}}})_([0-9A-Za-z]{{{SECRET_CHARACTERS}}})")
 
 _SMALL: Final = string.digits + string.ascii_lowercase
@@ -42,7 +47,7 @@ class KeyLimits(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=T
     requests_per_second: Rate = 0.0
     open_tasks: Count = 0
     bytes_kept: Count = 0
-    waiters: Count = 0  # at one gateway
+    waiters: Count = 0
     sources: tuple[str, ...] = ()
 
     def permits(self, source: str) -> bool:
@@ -115,8 +120,71 @@ def claimed(authorization: str) -> str:
 
 def read(client: redis.Redis) -> dict[str, Key]:
     """All keys by id. One that can't be read does not count. Raises what redis-py raises."""
-    found: dict[str, Key] = {}
     fields: dict[bytes, bytes] = client.hgetall(names.KEYS)  # type: ignore[assignment]
+    return _known(fields)
+
+
+class Waiting(Struct, frozen=True):
+    """How many clients wait at a gateway with each key, when it said so (hub ms)."""
+
+    at_ms: int
+    clients: dict[str, int]
+
+
+class Board:
+    """Where the gateways of a hub tell each other how many clients wait with each key, as often as they read the keys."""
+
+    def __init__(self, gateway: str) -> None:
+        """``gateway``: its name, see ``gateways.name_of``."""
+        self._gateway = gateway
+        self._ahead_ms: float | None = None  # what the hub's clock is ahead of this process's
+        self._has_told = False
+        self._silent: list[bytes] = []  # gateways that have said nothing for long
+
+    def look(self, client: redis.Redis, here: Mapping[str, int]) -> tuple[dict[str, Key], Counter[str]]:
+        """Says who waits here; returns (all keys by id, how many clients wait elsewhere with each). Raises what redis-py raises."""
+        commands: list[tuple[Any, ...]] = [("TIME",), ("HGETALL", names.KEYS), ("HGETALL", names.WAITING)]
+        if here and self._ahead_ms is not None:
+            told = Waiting(round(time.monotonic() * 1000 + self._ahead_ms), dict(here))
+            commands.append(("HSET", names.WAITING, self._gateway, msgspec.json.encode(told)))
+        gone = [*self._silent, *([self._gateway] if self._has_told and not here else [])]
+        if gone:
+            commands.append(("HDEL", names.WAITING, *gone))
+        # What is said may be refused by a full Redis: then others count less, and the keys are read all the same.
+        (seconds, micros), found, waiting = map(value, send(client, commands, [])[:3])
+        self._has_told = bool(here)
+        now_ms = int(seconds) * 1000 + int(micros) // 1000
+        self._ahead_ms = now_ms - time.monotonic() * 1000
+        return _known(dict(zip(found[::2], found[1::2], strict=True))), self._elsewhere(waiting, now_ms)
+
+    def leave(self, client: redis.Redis) -> None:
+        """Says that nobody waits here. Raises what redis-py raises."""
+        if self._has_told:
+            client.hdel(names.WAITING, self._gateway)
+
+    def _elsewhere(self, flat: list[bytes], now_ms: int) -> Counter[str]:
+        found: Counter[str] = Counter()
+        self._silent = []
+        for gateway, text in zip(flat[::2], flat[1::2], strict=True):
+            if gateway == self._gateway.encode():
+                continue
+            try:
+                told = _waiting.decode(text)
+            except (ValueError, RecursionError):
+                self._silent.append(gateway)
+                continue
+            if now_ms - told.at_ms > TOLD_MS:
+                self._silent.append(gateway)
+            else:
+                found.update(told.clients)
+        return found
+
+
+_waiting: Final = msgspec.json.Decoder(Waiting)
+
+
+def _known(fields: Mapping[bytes, bytes]) -> dict[str, Key]:
+    found: dict[str, Key] = {}
     for field, text in fields.items():
         try:
             key = _key.decode(text)

@@ -6,7 +6,6 @@ The secret signs what is sent (Standard Webhooks). It rests at the hub, as long 
 jobs do not have it. The script that ends the request, or that accepts it if that comes last, writes that the webhook is due.
 """
 
-import itertools
 import re
 from collections.abc import Mapping
 from typing import Any, Final, Literal
@@ -39,6 +38,8 @@ SECRET_PATTERN: Final = (
 KEPT_MS: Final = 86_400_000  # for how long after its last attempt a webhook is shown, and may be called again
 BYTES: Final = 2_500  # that one takes at the hub, with its message and its job
 AT_ONCE: Final = 500  # webhooks that are read in one round trip
+LOOKED_AT: Final = 2_000  # webhooks for one page
+OFFSET_MAX: Final = 10**9
 FIELDS: Final = ("url", "state", "attempts", "sent", "status", "error", "next")  # as read.lua tells them
 
 
@@ -117,23 +118,54 @@ def read(client: redis.Redis, request: str) -> WebhookView | None:
     return view_of({name.encode(): one for name, one in zip(FIELDS, found, strict=True) if one is not None})
 
 
-def listed(
-    client: redis.Redis, tenant: str | None = None, state: str | None = None, most: int | None = None
-) -> list[Listed]:
-    """The webhooks of requests that have ended, the latest end first: of one tenant and state, or of all. Without their secrets."""
+def page(
+    client: redis.Redis, most: int, *, tenant: str | None = None, state: str | None = None, after: str | None = None
+) -> tuple[list[Listed], str | None]:
+    """Returns (webhooks of requests that have ended, the latest end first, without secrets; the next page's ``after``, None at the end).
+
+    Of one tenant and state, or of all. A page looks at ``LOOKED_AT`` webhooks, of all tenants: so it may have fewer than ``most``, or
+    none, though others follow. A cursor says when the last one ended that was looked at, and how many that ended then.
+    """
+    ended, count = (int(part) for part in (after or "0-0").split("-"))
+    rows: Any = client.zrevrangebyscore(
+        names.WEBHOOKS_ENDED,
+        ended if after else "+inf",
+        "-inf",
+        start=min(count, OFFSET_MAX),
+        num=LOOKED_AT,
+        withscores=True,
+    )
     found: list[Listed] = []
     fields = (*FIELDS, "tenant", "ended")
-    for at in itertools.count(0, AT_ONCE):
-        requests: Any = client.zrevrange(names.WEBHOOKS_ENDED, at, at + AT_ONCE - 1)
-        commands = [("HMGET", names.webhook(request.decode()), *fields) for request in requests]
-        for request, reply in zip(requests, send(client, commands, []) if commands else [], strict=True):
+    for part in (rows[at : at + AT_ONCE] for at in range(0, len(rows), AT_ONCE)):
+        commands = [("HMGET", names.webhook(request.decode()), *fields) for request, _ in part]
+        for (request, score), reply in zip(part, send(client, commands, []), strict=True):
+            if len(found) == most:
+                return found, f"{ended}-{count}"
+            ended, count = int(score), count + 1 if int(score) == ended else 1
             told = {name.encode(): one for name, one in zip(fields, value(reply), strict=True) if one is not None}
             view, of = view_of(told), told.get(b"tenant", b"").decode()
             if view is not None and tenant in (None, of) and state in (None, view.state):
                 found.append(Listed(request.decode(), of, rfc3339(int(told[b"ended"])), view))
-        if len(requests) < AT_ONCE or (most is not None and len(found) >= most):
-            break
+    return found, f"{ended}-{count}" if len(rows) == LOOKED_AT else None
+
+
+def listed(
+    client: redis.Redis, tenant: str | None = None, state: str | None = None, most: int | None = None
+) -> list[Listed]:
+    """The same without pages: all, or the first ``most``."""
+    found: list[Listed] = []
+    cursor: str | None = ""
+    while cursor is not None and (most is None or len(found) < most):
+        more, cursor = page(client, most or LOOKED_AT, tenant=tenant, state=state, after=cursor or None)
+        found += more
     return found[:most]
+
+
+def tenant_of(client: redis.Redis, request: str) -> str | None:
+    """Whose a request's webhook is; None if the hub has none, or none any more."""
+    tenant: Any = client.hget(names.webhook(request), "tenant")
+    return None if tenant is None else tenant.decode()
 
 
 def resend(client: redis.Redis, request: str, retry_seconds: float) -> bool:

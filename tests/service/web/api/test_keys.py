@@ -18,7 +18,7 @@ from tests.wire import Wire, ask
 from web.api import region_stream
 from web.flow.keyring import EVERY_SECONDS
 from web.hub import ids, keys
-from web.hub.keys import Key, KeyLimits
+from web.hub.keys import TOLD_MS, Board, Key, KeyLimits
 from web.hub.runs import Runs
 
 PLAIN = {"sources": ["demo.plain"]}
@@ -314,6 +314,52 @@ def test_waiting_clients_of_a_key_are_limited(keyed):
     waiting.join()
     assert replies[0].json()["done"] is True
     until(lambda: keyed.ask(key, "GET", f"{path}?wait=1").status == 200, "room for a waiter")
+
+
+def test_clients_that_wait_at_another_gateway_count_too(keyed):
+    """Those of a request and those of the regions, until they are answered or gone."""
+    key = keyed.key("shop", waiters=2)
+    path = f"/v1/requests/{keyed.ask(key, 'POST', '/v1/requests', PLAIN).json()['id']}"
+    head = {"Authorization": f"Bearer {key}"}
+
+    def waited() -> int:
+        return keyed.ask(key, "GET", f"{path}?wait=0.01").status
+
+    with GatewayProcess(keyed) as second, Wire(second.port) as poll, Wire(second.port) as stream:
+        until(lambda: ask(second.port, "GET", "/v1/sources", head).status == 200, "the second to know the key")
+        poll.send("GET", f"{path}?wait=60", head)
+        assert waited() == 200
+        stream.send("GET", "/v1/regions", {**head, "Accept": "text/event-stream"})
+        assert stream.head()[0] == 200
+        until(lambda: waited() == 429, "the first gateway to know of both")
+        for route, accept in ((f"{path}/events", "*/*"), ("/v1/regions", "text/event-stream")):
+            reply = keyed.ask(key, "GET", route, Accept=accept)
+            assert (kind(reply), reply.json()["limit"]) == ((429, "limit"), "waiters")
+        assert keyed.ask(key, "GET", path).status == 200  # this does not wait
+        assert keyed.ask(keyed.key("shop", waiters=1), "GET", f"{path}?wait=0.01").status == 200
+        stream.close()
+        until(lambda: waited() == 200, "room for one")
+        keyed.region.finish(keyed.region.take("nyc"))
+        assert poll.reply().json()["done"] is True
+        until(lambda: not keyed.client.exists(names.WAITING), "nobody to wait anywhere")
+
+
+def test_a_gateway_that_says_nothing_more_counts_for_a_while(keyed):
+    """It may have been killed, or it hangs."""
+    made, _ = keyed.made("shop", limits=KeyLimits(waiters=1))
+    first, second = Board("a:1"), Board("b:1")
+    first.look(keyed.client, {})  # the hub's time
+    first.look(keyed.client, {made.id: 2})
+    assert second.look(keyed.client, {})[1] == {made.id: 2}
+    said = json.loads(keyed.client.hget(names.WAITING, "a:1"))
+    said["at_ms"] -= TOLD_MS
+    keyed.client.hset(names.WAITING, mapping={"a:1": json.dumps(said), "c:1": "?"})
+    assert second.look(keyed.client, {}) == (keys.read(keyed.client), {})
+    second.look(keyed.client, {})
+    assert not keyed.client.exists(names.WAITING)
+    first.look(keyed.client, {made.id: 1})
+    first.leave(keyed.client)
+    assert not keyed.client.exists(names.WAITING)
 
 
 def test_a_revoked_key_ends_its_stream_of_regions_and_a_keys_limit_holds_for_it(keyed):

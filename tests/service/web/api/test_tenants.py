@@ -22,6 +22,7 @@ from jobs import contract
 from regions import connect, names
 from tests.service.conftest import RedisInstance
 from tests.service.gateway import LIST
+from tests.service.jobs.webhook.receiving import SECRET
 from tests.service.web.api.test_keys import Keyed
 from tests.service.web.flow.test_history import Store
 from tests.waiting import until
@@ -36,6 +37,8 @@ SCOPES: Final = {
     "DELETE /v1/requests/<request>": "own",
     "GET /v1/requests/<request>/events": "own",
     "GET /v1/requests/<request>/tasks/<task>": "own",
+    "POST /v1/requests/<request>/webhook": "own",
+    "GET /v1/webhooks": "list",
     "GET /v1/tasks/<task>": "own",
     "GET /v1/sources": "shared",
     "GET /v1/sources/<source>": "shared",
@@ -82,6 +85,7 @@ PARAMS: Final = {
 QUERIES: Final = {
     "GET /v1/requests/<request>": ("", "?after=0-0", "?wait=5", "?after=0-0&wait=5"),
     "GET /v1/requests/<request>/events": ("", "?after=0-0"),
+    "GET /v1/webhooks": ("", "?state=due", "?limit=200"),
     "GET /v1/requests": ("", "?source=demo.plain", "?region=nyc", "?status=succeeded", "?since=2020-01-01T00:00:00Z", "?limit=200"),
 }  # fmt: skip
 SHOP, BANK = "shop-7q3x", "bank-9z1k"
@@ -134,7 +138,12 @@ class Made:
 
 def made_by(keyed: Keyed, tenant: str) -> Made:
     key = keyed.key(tenant)
-    request = keyed.ask(key, "POST", "/v1/requests", {"sources": ["demo.plain"], "attrs": {"of": tenant}}).json()
+    asked = {
+        "sources": ["demo.plain"],
+        "attrs": {"of": tenant},
+        "webhook": {"url": f"https://{tenant}.example/", "secret": SECRET},
+    }
+    request = keyed.ask(key, "POST", "/v1/requests", asked).json()
     return Made(tenant, key, request["id"], request["tasks"][0]["id"])
 
 
@@ -181,7 +190,8 @@ def test_lists_have_ones_own_alone(keyed):
         keyed.region.finish(task)
     until(lambda: all(keyed.store.has(one.request) for one in (shop, bank)), "both in the history")
     for route in routes("list"):
-        asked = [path for _, path in paths(route)] + [f"{route.partition(' ')[2]}?cursor={shop.request}"]
+        cursor = "9999999999999-0" if "webhooks" in route else shop.request
+        asked = [path for _, path in paths(route)] + [f"{route.partition(' ')[2]}?cursor={cursor}"]
         for path in asked:
             for one, other in ((shop, bank), (bank, shop)):
                 text = keyed.ask(one.key, "GET", path).body

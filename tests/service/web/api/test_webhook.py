@@ -20,6 +20,7 @@ from tests.waiting import until
 from tests.wire import ask
 from web.flow import webhooks as enqueuing
 from web.flow.webhooks import Webhooks
+from web.hub import webhooks as kept
 
 QUICK = {"NEARFETCH__WEBHOOKS__ALLOW": "127.0.0.1", "NEARFETCH__WEBHOOKS__FIRST_WAIT_SECONDS": "0.1"}
 PLAIN = {"sources": ["demo.plain"]}
@@ -126,6 +127,69 @@ def test_another_tenant_sees_neither_the_request_nor_its_webhook(told, receiver)
     finish(told)
     called(told, receiver)
     assert "tenant" not in receiver.got[0].message["data"]
+
+
+def test_a_tenant_lists_its_webhooks_and_has_one_called_again(told, receiver):
+    """Under the same id. Nobody else's; and one whose request has not ended is left as it is."""
+    ours, reader, other, admin = (
+        told.key("shop"),
+        told.key("shop", "read"),
+        told.key("bank"),
+        told.key("ops", "read", "admin"),
+    )
+    running, request = (told.ask(ours, "POST", "/v1/requests", hooked(receiver)).json()["id"] for _ in range(2))
+    resend, listed = f"/v1/requests/{request}/webhook", "/v1/webhooks?state=delivered&limit=1"
+
+    def state(of: str = request) -> dict:
+        return told.ask(ours, "GET", f"/v1/requests/{of}").json()["webhook"]
+
+    pending = told.ask(ours, "POST", f"/v1/requests/{running}/webhook")
+    assert (pending.status, pending.json()) == (200, state(running))
+    for _ in range(2):
+        task = told.region.take("nyc")
+        if task.request == request:
+            told.region.finish(task)
+    called(told, receiver)
+    until(lambda: state()["state"] == "delivered", "the delivery")
+    (one,) = told.ask(ours, "GET", listed).json()["webhooks"]
+    assert one == {"request": request, "ended_at": one["ended_at"], **state()}
+    assert told.ask(admin, "GET", listed).json()["webhooks"] == [one]
+    assert told.ask(reader, "GET", listed).json()["webhooks"] == [one]
+    for key, status in ((other, 404), (reader, 403), (ours, 200)):
+        assert told.ask(key, "POST", resend.lower()).status == status
+    until(lambda: state()["attempts"] == 2, "the second call")
+    assert receiver.ids() == [f"msg_{request}"] * 2
+    assert SECRET not in told.ask(ours, "GET", "/v1/webhooks").body.decode()
+    assert told.ask(other, "GET", "/v1/webhooks").json() == {"webhooks": [], "cursor": None}
+    without = told.ask(ours, "POST", "/v1/requests", {"sources": [LIST]}).json()["id"]
+    assert told.ask(ours, "POST", f"/v1/requests/{without}/webhook").status == 404
+    for query in ("state=pending", "limit=0", "cursor=x", "status=failed"):
+        assert told.ask(ours, "GET", f"/v1/webhooks?{query}").status == 400
+    told.region.purge()
+
+
+def test_pages_of_webhooks_have_each_once(told, monkeypatch):
+    """Also those that ended in the same millisecond, and where a page looks at others' alone."""
+    monkeypatch.setattr(kept, "LOOKED_AT", 3)
+    monkeypatch.setattr(kept, "AT_ONCE", 2)
+    key, now = told.key("pages"), connect.redis_now_ms(told.client)
+    made = {f"01M87RTYV9Y5XD88GQ9E7T7S{number:02}": now + number // 4 for number in range(20)}
+    for number, (request, ended) in enumerate(made.items()):
+        tenant = "pages" if number in (0, 5, 6, 7, 17) else "bank"
+        fields = {"url": "https://shop.example/", "tenant": tenant, "state": "failed", "attempts": 1, "ended": ended}
+        told.client.hset(names.webhook(request), mapping=fields)
+    told.client.zadd(names.WEBHOOKS_ENDED, made)
+    found, cursor, pages = [], "", 0
+    while cursor is not None:
+        answer = told.ask(key, "GET", f"/v1/webhooks?limit=2{cursor and f'&cursor={cursor}'}").json()
+        found += [one["request"][-2:] for one in answer["webhooks"]]
+        cursor, pages = answer["cursor"], pages + 1
+    assert found == ["17", "07", "06", "05", "00"]
+    assert pages > 5
+    assert [one.request[-2:] for one in kept.listed(told.client, "pages")] == found
+    assert [one.request[-2:] for one in kept.listed(told.client, "pages", "failed", 2)] == found[:2]
+    told.client.delete(*map(names.webhook, made))
+    told.client.zrem(names.WEBHOOKS_ENDED, *made)
 
 
 def test_a_cancelled_request_has_ended_too(told, receiver):

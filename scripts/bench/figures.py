@@ -168,6 +168,14 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
+def median_within(values: Sequence[float]) -> tuple[float, float, float]:
+    """The median, and the 95 % confidence interval of the median of what these were drawn from: by ranks, whatever its distribution."""
+    ordered, count = sorted(values), len(values)
+    away = 1.96 * math.sqrt(count) / 2
+    low, high = max(0, math.floor(count / 2 - away)), min(count - 1, math.ceil(count / 2 + away))
+    return statistics.median(ordered), ordered[low], ordered[high]
+
+
 def check_fair(row: Row) -> None:
     """Raises ``Unfair`` when the peer's best pool does less than a quarter of the bare loops' jobs, by the median."""
     share = row.peer_floor_ratio().median

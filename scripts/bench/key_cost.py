@@ -1,9 +1,11 @@
 """What API keys cost a call: CPU time of a gateway and of the hub's Redis, with keys and without them.
 
-One gateway runs in this process, on the hub of a stack whose own gateway is stopped. Blocks of synchronous calls are made to it in
-turn: with keys, and as if it were open. Two gateways would not do: who settles a task is a race, and the loser's call costs more.
-Other work on the machine only adds to what a block costs, so the cheapest fifth of the blocks of each side is compared. The open
-gateway is measured as two sides: what these differ by is the noise.
+One gateway runs in this process, on the hub of a stack whose own gateway is stopped. Short blocks of synchronous calls are made to it
+in turn: with keys, and as if it were open. Two gateways would not do: who settles a task is a race, and the loser's call costs more.
+
+Whatever else the machine does changes from second to second, so a block is compared with its neighbours alone: one with keys, with the mean
+of the open ones before and after it. What is told is the median of these differences, with its 95 % confidence interval by ranks. The
+same is made of open blocks alone, compared likewise with their neighbours: that must come to 0, and its interval shows what can be told apart.
 """
 
 import contextlib
@@ -11,17 +13,19 @@ import copy
 import itertools
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any, Final
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from regions import logs
+from regions.process import PROC
 from regions.settings import load
 from scripts.bench import load as clients
 from scripts.bench.extra import Extra
-from scripts.bench.ours import Ours, alone
+from scripts.bench.figures import median_within
+from scripts.bench.ours import alone
 from scripts.bench.rows import ROWS
 from scripts.bench.run import done
 from scripts.bench.tenants import Tenant
@@ -30,9 +34,9 @@ from web.gateway import Gateway
 from web.hub.keys import KeyLimits
 
 ROW: Final = ROWS["tiny"]
-CALLS: Final = 50  # in each block
-BLOCKS: Final = 40  # of each side, in each round
-CHEAPEST: Final = 0.2
+CALLS: Final = 8  # in each block
+BLOCKS: Final = 1_200  # in each round
+SIDES: Final = 4  # each fourth block has keys
 LIMITS: Final = KeyLimits(
     requests_per_second=1e6, open_tasks=10**6, bytes_kept=10**12, waiters=10**6, sources=("bench.*",)
 )
@@ -42,7 +46,7 @@ READY_SECONDS: Final = 20.0
 def run(progress: Progress, rounds: int) -> Extra:
     """Measures in rounds. Raises ``Wrong``."""
     numbers = itertools.count(1)
-    found: dict[str, list[tuple[float, float]]] = {"without": [], "with": [], "without, again": []}
+    blocks: list[tuple[float, float]] = []
     with alone(progress) as (ours, _), ExitStack() as stack:
         settings = load(ours.stack.parts["gateway"].environment)
         ours.stack.stop_part("gateway")
@@ -55,34 +59,53 @@ def run(progress: Progress, rounds: int) -> Extra:
         gateway.keyring.refresh()
         of_keys, is_open = gateway.server.wsgi_app, copy.copy(gateway.server.wsgi_app)
         is_open._owner_of = None  # noqa: SLF001 - as that of an open gateway
-        sides = [("without", is_open, ours), ("with", of_keys, keyed), ("without, again", is_open, ours)]
         _ready(keyed, numbers)
-        for number in range(rounds):
-            progress.waiting(f"keys, round {number + 1} of {rounds}")
-            for block in range(BLOCKS):
-                first = block % len(sides)
-                for name, app, side in sides[first:] + sides[:first]:
-                    gateway.server.wsgi_app = app
-                    found[name].append(_block(ours, side, numbers))
-    cost = {
-        name: {part: _cheapest([one[at] for one in blocks]) for at, part in enumerate(("gateway", "central Redis"))}
-        for name, blocks in found.items()
-    }
-    lines = [_line(part, {name: one[part] for name, one in cost.items()}) for part in ("gateway", "central Redis")]
-    lines.append(_line("together", {name: sum(one.values()) for name, one in cost.items()}))
-    lines.append(f"{CALLS * len(found['with']):,} calls on each side")
-    return Extra("CPU time of keys (the gateway's with its client's)", lines, {"us_a_call": cost, "blocks": found})
+        [hub] = ours.leaders("hub")
+        for block in range(rounds * BLOCKS):
+            if block % (BLOCKS // 10) == 0:
+                progress.waiting(f"keys, block {block:,} of {rounds * BLOCKS:,}")
+            gateway.server.wsgi_app, side = (of_keys, keyed) if block % SIDES == 0 else (is_open, ours)
+            blocks.append(_block(hub, side, numbers))
+    parts = {"gateway": [one[0] for one in blocks], "central Redis": [one[1] for one in blocks]}
+    parts["together"] = [sum(one) for one in blocks]
+    found = {name: Cost.of(seen) for name, seen in parts.items()}
+    lines = [_line(name, cost) for name, cost in found.items()]
+    lines.append(
+        f"{CALLS * len(blocks) // SIDES:,} calls with keys, {CALLS * len(blocks) * (SIDES - 1) // SIDES:,} without"
+    )
+    return Extra(
+        "CPU time of keys (the gateway's with its client's)",
+        lines,
+        {name: structs.asdict(cost) for name, cost in found.items()},
+    )
 
 
-def _line(part: str, cost: dict[str, float]) -> str:
-    base = statistics.mean((cost["without"], cost["without, again"]))
-    noise = abs(cost["without"] - cost["without, again"])
-    return f"{part:<14} {cost['with'] - base:+.0f} µs a call, noise {noise:.0f} µs; {base:.0f} µs without keys"
+class Cost(Struct, frozen=True):
+    """µs a call. ``keys`` and ``nothing``: (the median difference, from, to): of blocks with keys, and of open ones, to their neighbours."""
+
+    base: float
+    keys: tuple[float, float, float]
+    nothing: tuple[float, float, float]
+
+    @staticmethod
+    def of(blocks: Sequence[float]) -> "Cost":
+        """From the blocks in their order."""
+        differences = [
+            one - (before + after) / 2 for before, one, after in zip(blocks, blocks[1:], blocks[2:], strict=False)
+        ]
+        # Blocks 0, 4, 8, … have keys, between open ones; 2, 6, … are open, as are those before and after them.
+        return Cost(
+            statistics.median(one for at, one in enumerate(blocks) if at % SIDES),
+            median_within(differences[SIDES - 1 :: SIDES]),
+            median_within(differences[1::SIDES]),
+        )
 
 
-def _cheapest(found: list[float]) -> float:
-    """The mean of the cheapest fifth."""
-    return statistics.mean(sorted(found)[: max(1, round(CHEAPEST * len(found)))])
+def _line(part: str, cost: Cost) -> str:
+    most, low, high = cost.keys
+    zero, least, top = cost.nothing
+    told = f"{most:+.1f} µs a call ({low:+.1f} to {high:+.1f})"
+    return f"{part:<14} {told}; nothing is {zero:+.1f} ({least:+.1f} to {top:+.1f}); {cost.base:.0f} µs without keys"
 
 
 def _ready(side: Any, numbers: Iterator[int]) -> None:
@@ -98,16 +121,15 @@ def _ready(side: Any, numbers: Iterator[int]) -> None:
             time.sleep(0.2)
 
 
-def _block(ours: Ours, side: Any, numbers: Iterator[int]) -> tuple[float, float]:
+def _block(hub: int, side: Any, numbers: Iterator[int]) -> tuple[float, float]:
     """CPU µs a call: of this process, and of the hub's Redis."""
-    before, used = _redis_us(ours), time.process_time()
+    before, used = _main_thread_us(hub), time.process_time()
     _, finished = done(clients.alone(side, ROW, numbers, calls=CALLS))
-    used, after = time.process_time() - used, _redis_us(ours)
-    count = len(finished)
+    used, after = time.process_time() - used, _main_thread_us(hub)
     clients.check(side, ROW, finished)
-    return used * 1e6 / count, (after - before) / count
+    return used * 1e6 / len(finished), (after - before) / len(finished)
 
 
-def _redis_us(ours: Ours) -> float:
-    found: Any = ours.stack.redis("hub").info("cpu")
-    return 1e6 * float(found["used_cpu_user_main_thread"] + found["used_cpu_sys_main_thread"])
+def _main_thread_us(pid: int) -> float:
+    """The CPU time of a process's main thread so far, to the ns: asking Redis itself would cost it more than a key."""
+    return int((PROC / str(pid) / "schedstat").read_text().split()[0]) / 1000

@@ -149,7 +149,7 @@ print(json.dumps([nearfetch_client.__file__, nearfetch_client.__version__, found
 
 
 def test_pip_installs_it(tmp_path):
-    """Its build needs setuptools, which pip gets from the package index."""
+    """As a package with py.typed (PEP 561), so that type checkers believe it. Its build needs hatchling, from the package index."""
     source, site = tmp_path / "source", tmp_path / "site"
     shutil.copytree(CLIENT.parent, source, ignore=shutil.ignore_patterns("__pycache__", "build", "*.egg-info"))
     command = [
@@ -164,12 +164,13 @@ def test_pip_installs_it(tmp_path):
         str(source),
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0 and "Could not find a version that satisfies the requirement setuptools" in done.stderr:
+    if done.returncode != 0 and "Could not find a version that satisfies the requirement hatchling" in done.stderr:
         pytest.skip("the package index can't be reached")
     assert done.returncode == 0, done.stderr
     said = subprocess.run(
         [sys.executable, "-I", "-c", INSTALLED, str(site)], capture_output=True, text=True, check=True
     )
     file, version, distributed, requires = json.loads(said.stdout)
-    assert (file, version) == (str(site / "nearfetch_client.py"), distributed)
+    assert (file, version) == (str(site / "nearfetch_client" / "__init__.py"), distributed)
+    assert (site / "nearfetch_client" / "py.typed").is_file()
     assert requires == ["requests>=2.28"]

@@ -1,6 +1,8 @@
 """What ``nearfetch bench`` makes of what it measured: ratios by round, spreads, and whether the comparison is fair."""
 
 import json
+import math
+import random
 
 import pytest
 
@@ -17,8 +19,10 @@ from scripts.bench.figures import (
     Unfair,
     check_fair,
     hops,
+    median_within,
     percentile,
 )
+from scripts.bench.key_cost import Cost
 
 
 def load(rate: float, **cpu_ms_per_job: float) -> Load:
@@ -139,3 +143,26 @@ def test_calls_in_a_whole_up_are_compared_with_the_quickest_pool():
     assert told["quickest"] == "prefork"
     assert told["ratios"]["p99"]["low"] == 0.75
     assert told["ours"][1]["p95"] == 16.0
+
+
+def test_the_interval_of_a_median_has_the_true_one_in_19_of_20_cases():
+    """Of a skewed distribution, as costs are."""
+    chance = random.Random(20261129)
+    hits = sum(
+        low <= math.log(2) <= high
+        for _, low, high in (median_within([chance.expovariate(1) for _ in range(300)]) for _ in range(400))
+    )
+    assert 370 <= hits < 400
+    assert median_within([3.0]) == (3.0, 3.0, 3.0)
+
+
+def test_what_keys_cost_is_found_among_what_changes_meanwhile():
+    """A machine that gets slower, and bursts of other work, are in what is measured and not in what is told."""
+    chance = random.Random(20261129)
+    blocks = [
+        1_000 + 0.5 * at + chance.gauss(0, 60) + (500 if chance.random() < 0.05 else 0) + (20 if at % 4 == 0 else 0)
+        for at in range(3_600)
+    ]
+    cost = Cost.of(blocks)
+    assert cost.keys[1] < 20 < cost.keys[2] < 30
+    assert cost.nothing[1] < 0 < cost.nothing[2]

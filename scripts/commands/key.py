@@ -98,9 +98,7 @@ def key() -> None:
 @click.option(
     "--bytes-kept", type=click.IntRange(0), default=0, metavar="N", help="Bytes of results that the hub may keep."
 )
-@click.option(
-    "--waiters", type=click.IntRange(0), default=0, metavar="N", help="Clients that may wait at once."
-)
+@click.option("--waiters", type=click.IntRange(0), default=0, metavar="N", help="Clients that may wait at once.")
 @click.option(
     "--source",
     "sources",

@@ -97,8 +97,7 @@ class Bridge:
         self._watch = Watch(looks, region, one.redis, prepare=self._prepare, tell=self._tell, fail=self._fail)
         self._report = Report(hub, tells, region, self.name, self._wake)
         self._threads = [self._thread(part) for part in (self._durable, self._watch, self._report)]
-        later = self._ioloop.add_callback_threadsafe
-        self._metrics = Metrics(region, self.fast, self.work, self._durable, self._report, later)
+        self._metrics = Metrics(region, self.fast, self.work, self._durable, self._report)
         self._endpoint = Endpoint(one.metrics.host, one.metrics.bridge_port, self._metrics.samples)
 
     # Life

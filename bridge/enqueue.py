@@ -9,7 +9,6 @@ import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from hashlib import sha1
 from typing import Any, Final
 
@@ -27,7 +26,6 @@ ZLIB_LEVEL: Final = 1  # a third of the default's time for 3 % more bytes
 
 _SHA: Final = sha1(UNIQUE_ENQUEUE_SCRIPT.encode(), usedforsecurity=False).hexdigest()
 _encode: Final = msgspec.json.Encoder().encode
-_NOW_FORMAT: Final = "%Y-%m-%dT%H:%M:%S.%fZ"  # rq.utils.utcformat's
 
 Message = contract.Task | contract.Cancel
 
@@ -130,7 +128,7 @@ class Enqueuer:
         """
         if self._link is None:
             raise redis.exceptions.ConnectionError("not connected")
-        now = datetime.fromtimestamp((now_ms - offset_ms) / 1000, UTC).strftime(_NOW_FORMAT)
+        now = contract.rq_time((now_ms - offset_ms) / 1000)
         marks: list[Command] = []
         self._backlog += len(messages) - 1
         commands = [self._command(message, offset_ms, now, now_ms, marks) for message in messages]

@@ -1,6 +1,6 @@
 """``/metrics`` of a bridge. Its loop adds to plain integers; a scrape reads them from another thread."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from bridge.durable import Durable
@@ -20,10 +20,7 @@ class Metrics:
         work: Lane,
         durable: Durable[Any],
         report: Report,
-        later: Callable[[Callable[[], None]], None],
     ) -> None:
-        """``later`` has the bridge's loop call something."""
-        self._later = later
         self._region, self._lanes = region, {"now": fast, "work": work}
         self._durable, self._report = durable, report
         self._took = [0] * CELLS  # from accept to enqueued
@@ -37,13 +34,8 @@ class Metrics:
         """Counts messages that came after their deadline and made no job."""
         self._late += messages
 
-    def _ask_counts(self) -> None:
-        for lane in self._lanes.values():
-            lane.ask_count()
-
     def samples(self) -> Iterator[Sample]:
-        """All of it. How many messages wait at the broker is from the scrape before: nobody asks while nobody scrapes."""
-        self._later(self._ask_counts)
+        """All of it. How many messages wait at the broker is as the bridge has asked last."""
         region, status = (self._region,), self._report.status
         yield "nearfetch_hop_seconds", ("bridge", self._region), tuple(self._took)
         yield "nearfetch_bridge_durable_seconds", region, tuple(self._durable.took)

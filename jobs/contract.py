@@ -423,6 +423,11 @@ def head_of(spliced: bytes) -> Result:
     return msgspec.json.decode(spliced[: spliced.index(_RECORDS + b"[")] + b"}", type=Result)
 
 
+def rq_time(seconds: float) -> str:
+    """Seconds since the epoch as RQ writes times (``rq.utils.utcformat``)."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
 def rfc3339(ms: int) -> str:
     """Milliseconds since the epoch as ``2026-11-24T04:14:00.123Z``."""
     return f"{datetime.fromtimestamp(ms // 1000, UTC).isoformat()[:19]}.{ms % 1000:03d}Z"

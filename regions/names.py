@@ -116,6 +116,7 @@ WEBHOOKS = "nf:webhooks"
 WEBHOOKS_ENDED = "nf:webhooks:ended"
 WEBHOOK_SENDERS = "nf:webhooks:senders"
 WEBHOOK_SENDER_MS = 8_000  # after its last claim a process counts as gone
+WEBHOOK_KEPT_MS = 86_400_000  # for how long after its last attempt a webhook is shown, and may be called again
 WEBHOOK_QUEUE = "hub.webhooks"  # the RQ queue on the hub's Redis; no region can have such a name
 TAKEOVER = "nf:takeover"
 TAKEOVER_TURN = "nf:takeover:turn"

@@ -32,11 +32,14 @@ def line_for(name: str, secret: Secret | None, source: str) -> str:
     return f"[secrets.{name}] sources = [{sources}]"
 
 
+def is_password(name: str) -> bool:
+    """Whether nothing may show the value of a setting with this name."""
+    return any(word in name.lower() for word in ("password", "token", "secret", "value"))
+
+
 def is_secret(name: str) -> bool:
-    """Whether messages must not show the value of a setting with this name."""
-    lowered = name.lower()
-    words = ("password", "redis", "amqp", "mongo", "url", "proxy", "token", "secret", "value")
-    return any(word in lowered for word in words)
+    """The same for messages, which do not show addresses either: a password may be in them."""
+    return is_password(name) or any(word in name.lower() for word in ("redis", "amqp", "mongo", "url", "proxy"))
 
 
 def variable_of(environ: Mapping[str, str], name: str) -> str:

@@ -19,7 +19,7 @@ import msgspec
 import redis
 from msgspec import Struct
 
-from jobs.contract import DAY_MINUTES, Minute
+from jobs.contract import DAY_MINUTES, Minute, rfc3339
 from jobs.pool.day import Tally, count
 from jobs.pool.scale import Decision, Observation, State, Wish, decide, describe, share
 from jobs.queue.clock import clock_of, machine_ms
@@ -297,15 +297,10 @@ def view(found: Look, decided: Decided) -> dict[str, Any]:
         "decided_by": found.leader,
         "asked": {"number": wish.number, "until": wish.shown_until} if wish else None,
         "decisions": [
-            {"at": iso(one.at), "was": one.was, "number": one.number, "reason": one.reason}
+            {"at": rfc3339(round(one.at * 1000)), "was": one.was, "number": one.number, "reason": one.reason}
             for one in reversed(state.recent)
         ],
     }
-
-
-def iso(seconds: float) -> str:
-    """A time as the HTTP interface writes it."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def ask(client: redis.Redis, scale: Scale, number: int, now: float) -> Wish:
@@ -316,7 +311,7 @@ def ask(client: redis.Redis, scale: Scale, number: int, now: float) -> Wish:
         client.set(names.SCALE_WISH, msgspec.json.encode(wish))
         return wish
     when, rule = change
-    wish = Wish(number, when, f"{iso(when)[:16]}Z, when the rule {rule} begins")
+    wish = Wish(number, when, f"{rfc3339(round(when * 1000))[:16]}Z, when the rule {rule} begins")
     client.set(names.SCALE_WISH, msgspec.json.encode(wish), px=max(1, round((when - now) * 1000)))
     return wish
 

@@ -5,26 +5,32 @@ hash and its place in ``nf:webhooks``: a job that is lost is made again by a gat
 """
 
 import os
-from datetime import UTC, datetime
+import time
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import redis
 from msgspec import Struct
 
+from jobs import contract
 from regions import connect, names
 from regions.lua_files import Folder
 from regions.script import Script, send, value
 
-KEPT_MS: Final = 86_400_000  # for how long a webhook that failed for good may be called again
 FAR_SECONDS: Final = 365 * 86_400  # RQ would fail a started job whose time is over
-RQ_TIME: Final = "%Y-%m-%dT%H:%M:%S.%fZ"
+LOOKS_MAX: Final = 1_000  # jobs that one claim looks at
 
 How = Literal["delivered", "failed", "again", "put off"]
 
 _folder: Final = Folder(
     Path(__file__).with_name("lua"),
-    {"WEBHOOKS": names.WEBHOOKS, "WEBHOOK": names.webhook(""), "JOB": names.rq_job(""), "FAR_SECONDS": FAR_SECONDS},
+    {
+        "WEBHOOKS": names.WEBHOOKS,
+        "WEBHOOK": names.webhook(""),
+        "JOB": names.rq_job(""),
+        "FAR_SECONDS": FAR_SECONDS,
+        "LOOKS_MAX": LOOKS_MAX,
+    },
 )
 
 
@@ -83,7 +89,7 @@ class Queue:
             lease_ms=self._lease_ms,
             nonce=nonce,
             sender_ms=names.WEBHOOK_SENDER_MS,
-            stamp=_stamp(),
+            stamp=contract.rq_time(time.time()),
         )
         wait: list[tuple[Any, ...]] = (
             [("BLMOVE", self._queue, self._queue, "LEFT", "LEFT", wait_seconds)] if wait_seconds else []
@@ -117,8 +123,8 @@ class Queue:
             error=error,
             took_ms=int(took_seconds * 1000),
             wait_ms=int(wait_seconds * 1000),
-            kept_ms=KEPT_MS,
-            stamp=_stamp(),
+            kept_ms=names.WEBHOOK_KEPT_MS,
+            stamp=contract.rq_time(time.time()),
         )
         return str(found.decode())
 
@@ -137,7 +143,3 @@ def _job(row: _Claimed, nonce: str) -> Job:
     told = (one.decode() for one in (row.tenant, row.url, row.secret))
     tenant, url, secret = told
     return Job(row.request.decode(), nonce, tenant, url, secret, row.body, row.attempt)
-
-
-def _stamp() -> str:
-    return datetime.now(UTC).strftime(RQ_TIME)

@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 from msgspec import Struct, structs
 
+from regions.secret import is_password
 from regions.settings import Settings
 
 # wrong: something does not work, or a promise may break. better: it works, and would be quicker or safer.
@@ -150,10 +151,10 @@ def _secrets(values: object, key: str = "") -> Iterator[str]:
         for name, value in values.items():
             yield from _secrets(value, str(name))
     elif isinstance(values, str) and values:
-        if key.endswith("password") or key == "value":
+        if is_password(key):
             yield values
         elif "@" in values:
-            for part in values.split(","):
+            for part in (values, *values.split(",")):  # several hosts, or a password with a comma
                 password = _password(part)
                 if password:
                     yield password

@@ -42,6 +42,7 @@ AWAY_COSTS: Final = {
 }
 ROOM: Final = 0.85  # of maxmemory; above it gateways answer 503, and from 90 % on bridges take nothing
 CLIENTS: Final = 0.8  # of maxclients
+DISK_WRONG, DISK_BETTER = 200_000_000, 1_000_000_000  # bytes that are free
 # What our own user calls, beside reads and writes: of gateways at the hub's Redis, of bridges and workers at their region's.
 RIGHTS: Final[dict[bool, tuple[tuple[str, ...], ...]]] = {
     True: (
@@ -302,10 +303,6 @@ def disk(folder: Path, what: str, needed: int, cost: str) -> Finding:
         cost=cost,
         mend=f"free space on the file system of {folder}, or move it to a larger one: df -h {shlex.quote(str(folder))}",
     )
-
-
-DISK_WRONG: Final = 200_000_000
-DISK_BETTER: Final = 1_000_000_000
 
 
 def _rights(client: redis.Redis, common: dict[str, str], *, is_hub: bool) -> Iterator[Finding]:

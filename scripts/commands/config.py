@@ -8,6 +8,7 @@ import msgspec
 
 from regions import connect
 from regions.egress import without_credentials
+from regions.secret import is_password, is_secret
 from regions.settings import Settings
 from scripts.checks.servers import findings, policy_command
 from scripts.stack.configuration import to_toml
@@ -15,8 +16,6 @@ from scripts.terminal import say, say_json
 from web.http.server import connections_possible
 
 HIDDEN: Final = "(hidden)"
-SECRETS: Final = ("password", "operator_password", "value")
-URLS: Final = ("redis", "amqp", "mongo", "url", "redis_url", "operator_redis_url", "management_url")
 PROXY: Final = "proxy"
 
 
@@ -69,12 +68,10 @@ def hidden(values: dict[str, Any]) -> dict[str, Any]:
     for key, value in values.items():
         if isinstance(value, dict):
             shown[key] = hidden(value)
-        elif key in SECRETS and value:
+        elif value and is_password(key):
             shown[key] = HIDDEN
-        elif key in URLS and isinstance(value, str):
-            shown[key] = connect.without_password(value)
-        elif key == PROXY and isinstance(value, str):
-            shown[key] = without_credentials(value)
+        elif isinstance(value, str) and is_secret(key):
+            shown[key] = without_credentials(value) if key == PROXY else connect.without_password(value)
         else:
             shown[key] = value
     return shown

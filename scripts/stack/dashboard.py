@@ -134,6 +134,8 @@ def run(settings: Settings, region: str) -> int:
     was_serving = serving.is_alive()
     server.stop()
     client.close()
+    if operator is not None:
+        operator.close()
     log.info("stopped", region=region)
     return 0 if was_serving else 1
 

@@ -27,6 +27,7 @@ from rq.serializers import JSONSerializer
 from regions import logs
 from regions.settings import Dashboard
 from scripts.stack.gateway_client import GatewayClient, NoGateway, Refused
+from web.http.quota import network_of
 
 Role = Literal["reader", "operator"]
 REQUEUE: Final = "rq_dashboard.requeue_job_view"
@@ -50,7 +51,7 @@ class Gateway(NamedTuple):
 
 
 class Guesses:
-    """Wrong passwords by address. An address that sent many has to wait, even for the right one."""
+    """Wrong passwords by address, or by network. An address that sent many has to wait, even for the right one."""
 
     def __init__(self) -> None:
         self._known: OrderedDict[str, tuple[int, float]] = OrderedDict()  # count, when the address may try again
@@ -94,7 +95,7 @@ class Admission:
 
     def role(self, request: flask.Request) -> tuple[Role | None, float]:
         """The role of the caller, or None if it is unknown; and the seconds that its address has to wait."""
-        address = request.remote_addr or ""
+        address = network_of(request.remote_addr or "")
         given = request.authorization
         if given is None:  # a browser's first try: nobody has guessed
             return None, self._guesses.locked_seconds(address)

@@ -163,11 +163,12 @@ class Faults:
 
     def _look_at_hub(self) -> tuple[list[Found], list[tuple[str, Event]]]:
         """What the hub knows to be wrong, and what happened to regions since the last look. Raises ``HubUnavailable``."""
+        is_due = time.monotonic() >= self._sources_at  # to look at the sources, too
         with self._hub.asking() as client:
             found = self._presence.say(client)
             states = {state.name: state for state in self._ledger.regions(list(self._regions), has_traffic=False)}
             letters = self._dead.count()
-            runs = learned(client) if time.monotonic() >= self._sources_at else {}
+            runs = learned(client) if is_due else {}
         now = time.monotonic()
         if self._answers_since is None or now - self._looked_at > GAP_SECONDS:
             self._answers_since = now
@@ -183,7 +184,7 @@ class Faults:
         found += self._lasting(self._passing_faults(states, queued))
         if letters:
             found.append(Found("dead-letters", f"messages that nobody could read wait for an operator: {letters}"))
-        if now >= self._sources_at:
+        if is_due:
             self._sources_at = now + SOURCES_SECONDS
             self._of_sources = list(self._look_at_sources(states, runs))
         return found + self._of_sources, self._happened.see(states, self._takeover.records)

@@ -176,6 +176,8 @@ class Overview:
 
     def _sums_of(self, states: list[RegionState]) -> dict[str, tuple[Days, dict[str, Sums], Counter[int]]]:
         """The days of each region, today's sums of its sources, and how long its tasks took."""
+        if not states:
+            return {}
         now_ms, regions = states[0].now_ms, [state.name for state in states]
         with self._hub.asking() as client:
             days = read_days(client, now_ms, [(region, ALL) for region in regions])

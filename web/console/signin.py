@@ -110,7 +110,7 @@ class SignIn:
     def instead(self, exchange: Exchange) -> Answer:
         """The way to the form, for somebody without a session who asked for a page."""
         query = exchange.environ.get("QUERY_STRING", "")
-        wanted = _path(quote(exchange.path, safe="/") + (f"?{query}" if query else ""))
+        wanted = _path(quote(exchange.path.encode("latin-1"), safe="/") + (f"?{query}" if query else ""))
         return _redirect(PATH if wanted == "/" else f"{PATH}?next={quote(wanted, safe='/')}")
 
     def _form(self, leads_to: str, said: str = "") -> Page:

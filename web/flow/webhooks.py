@@ -7,14 +7,15 @@ A webhook leaves ``nf:webhooks`` only by an answer of its receiver, or when no a
 names the request alone: address, secret and message stay in the webhook's hash.
 """
 
+import time
 import zlib
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
 import redis
 
+from jobs import contract
 from regions import durability, logs, names
 from regions.loop import Loop
 from regions.script import send, value
@@ -24,7 +25,6 @@ from web.hub import scripts
 from web.hub.faults import Found
 from web.hub.redis import Hub, HubUnavailable
 from web.hub.view import View, view_without_results
-from web.hub.webhooks import KEPT_MS
 
 EVERY_SECONDS: Final = 0.5
 CALM_SECONDS: Final = 2.0  # the same after a look that found nothing, unless something is due earlier
@@ -32,7 +32,6 @@ LEAST_SECONDS: Final = 0.05
 LEASE_MS: Final = 10_000  # longer than one batch can take
 LOOK_MS: Final = 60_000  # until a webhook whose job waits in the queue is looked at again
 BATCH: Final = 100
-RQ_TIME: Final = "%Y-%m-%dT%H:%M:%S.%fZ"
 
 log = logs.get("webhooks")
 
@@ -83,7 +82,7 @@ class Webhooks:
                 lease_ms=LEASE_MS,
                 most=BATCH,
                 retry_ms=self._retry_ms,
-                kept_ms=self._retry_ms + KEPT_MS,
+                kept_ms=self._retry_ms + names.WEBHOOK_KEPT_MS,
                 sender_ms=names.WEBHOOK_SENDER_MS,
             )
             found, info = send(client, [command, durability.LOOK], [scripts.TAKE_WEBHOOKS])
@@ -120,7 +119,7 @@ class Webhooks:
                 scheduled=names.rq_registry("scheduled", names.WEBHOOK_QUEUE),
                 look_ms=LOOK_MS,
                 origin=names.WEBHOOK_QUEUE,
-                stamp=datetime.now(UTC).strftime(RQ_TIME),
+                stamp=contract.rq_time(time.time()),
                 messages=messages,
             )
         log.debug("webhooks enqueued", jobs=enqueued, looked_at=len(messages))

@@ -1,11 +1,23 @@
 """Bounds the bytes that a gateway holds for its clients, in all and for each address, whatever the clients do."""
 
+import ipaddress
 import threading
 from typing import Final, Literal
 
 FREE_BYTES: Final = 16_384  # of each connection, without quota: small requests and answers always have room
 
 Over = Literal["", "address", "gateway"]  # whose share is used up; "" if there is room
+
+
+def network_of(address: str) -> str:
+    """Whose share an address uses: an IPv4 address itself, or the /64 network of an IPv6 one, since every client has a /64."""
+    if ":" not in address:
+        return address
+    try:
+        found = ipaddress.IPv6Address(address.partition("%")[0])
+    except ValueError:
+        return address
+    return str(found.ipv4_mapped or ipaddress.IPv6Network((found, 64), strict=False))
 
 
 class Quota:

@@ -9,7 +9,6 @@ TLS belongs in front.
 
 import contextlib
 import io
-import ipaddress
 import queue
 import resource
 import socket as sockets
@@ -28,7 +27,7 @@ from web.http.answer import Answer
 from web.http.exchange import Exchange
 from web.http.inlet import Inlet
 from web.http.outlet import Outlet
-from web.http.quota import FREE_BYTES, Over, Quota
+from web.http.quota import FREE_BYTES, Over, Quota, network_of
 from web.http.receive import Received, Receiver
 
 EXCHANGE: Final = "nearfetch.exchange"  # the environ's key of the Exchange
@@ -66,17 +65,6 @@ def read_body(exchange: Exchange) -> bytes:
     if body is None:
         raise BodyTooLarge
     return body
-
-
-def origin_of(address: str) -> str:
-    """The address that a quota counts: an IPv4 address itself, or the /64 network of an IPv6 one, since every client has a /64."""
-    if ":" not in address:
-        return address
-    try:
-        found = ipaddress.IPv6Address(address.partition("%")[0])
-    except ValueError:
-        return address
-    return str(found.ipv4_mapped or ipaddress.IPv6Network((found, 64), strict=False))
 
 
 def connections_possible(wanted: int) -> int:
@@ -135,7 +123,7 @@ class Connection:
     def __init__(self, parent: "Server", socket: sockets.socket, address: tuple[str, int]) -> None:
         self.server, self.socket = parent, socket
         self.remote_addr, self.remote_port = sys.intern(address[0]), address[1]
-        self.address = sys.intern(origin_of(self.remote_addr))  # the one that quotas count
+        self.address = sys.intern(network_of(self.remote_addr))  # the one that quotas count
         self.deadline = 0.0  # monotonic; the inlet's
         self._receiver: Receiver | None = None  # only while it has a part of a request
         self.received: Received | None = None

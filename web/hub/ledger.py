@@ -26,7 +26,7 @@ from web.hub.settlement import Settlement
 from web.hub.takeover import Moved
 from web.hub.tally import Tally
 from web.hub.view import START, TaskView, Unreadable, View, read_view, task_views
-from web.hub.webhooks import KEPT_MS, WebhookView
+from web.hub.webhooks import WebhookView
 
 ACCEPT_LEASE_MS: Final = 10_000
 SETTLE_MAX: Final = 100  # tasks in one script, so that it does not hold the hub for long
@@ -53,7 +53,7 @@ class Ledger:
     ) -> None:
         """``archives``: notes finished requests for ``web.flow.archive``. A webhook is called for ``webhook_retry_seconds``."""
         self._client, self._limits, self._archives = client, limits, archives
-        self._webhook_ms = int(webhook_retry_seconds * 1000) + KEPT_MS
+        self._webhook_ms = int(webhook_retry_seconds * 1000) + names.WEBHOOK_KEPT_MS
         self.request_bytes_max, self.answer_bytes_max = limits.request_bytes_max, limits.answer_bytes_max
         self.tally = Tally()  # what this gateway has done
         # Called with tasks that have ended while other regions were asked, too: (request, (task, region) of those, ms left).

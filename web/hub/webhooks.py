@@ -35,7 +35,6 @@ _B64: Final = "[A-Za-z0-9+/]"
 SECRET_PATTERN: Final = (
     rf"^whsec_(({_B64}{{4}}){{8,20}}({_B64}{{2}}(==)?|{_B64}{{3}}=?)?|({_B64}{{4}}){{21}}({_B64}{{2}}(==)?)?)$"
 )
-KEPT_MS: Final = 86_400_000  # for how long after its last attempt a webhook is shown, and may be called again
 BYTES: Final = 2_500  # that one takes at the hub, with its message and its job
 AT_ONCE: Final = 500  # webhooks that are read in one round trip
 LOOKED_AT: Final = 2_000  # webhooks for one page
@@ -175,7 +174,7 @@ def resend(client: redis.Redis, request: str, retry_seconds: float) -> bool:
         webhook=names.webhook(request),
         request=request,
         retry_ms=int(retry_seconds * 1000),
-        kept_ms=KEPT_MS,
+        kept_ms=names.WEBHOOK_KEPT_MS,
     )
     return bool(sent)
 

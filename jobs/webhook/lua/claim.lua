@@ -1,18 +1,19 @@
 -- Takes jobs from the queue, and begins a call of each one's webhook. Nobody else calls it until the lease is over.
 -- Returns for each a row. `nonce` identifies the calls of this claim; `attempt` counts from the last resend on.
+-- It looks at LOOKS_MAX jobs at most: many may be left of webhooks that have expired, and the hub answers nobody meanwhile.
 -- keys: queue, wip, senders
 -- args: name, count, lease_ms, nonce, sender_ms, stamp
 -- rows: claimed (request, tenant, url, secret, body, attempt)
 -- uses: now
--- constants: WEBHOOKS, WEBHOOK, JOB, FAR_SECONDS
+-- constants: WEBHOOKS, WEBHOOK, JOB, FAR_SECONDS, LOOKS_MAX
 -- flags: allow-oom
 
 local now, found = now_ms(), {}
 redis.call("ZADD", senders, now, name)
 redis.call("ZREMRANGEBYSCORE", senders, "-inf", now - sender_ms)
 count = tonumber(count)
-while #found < count do
-  local request = redis.call("LPOP", queue)
+for _ = 1, LOOKS_MAX do
+  local request = #found < count and redis.call("LPOP", queue)
   if not request then break end
   local job, webhook = JOB .. request, WEBHOOK .. request
   local state, tenant, url, secret, body, before, attempts, since =

@@ -353,6 +353,23 @@ def test_who_guesses_has_to_wait_even_with_the_right_password(monkeypatch) -> No
     client.close()
 
 
+@pytest.mark.parametrize(
+    ("address", "is_locked"),
+    [("2001:db8:1:2:ffff::9", True), ("2001:db8:1:3::1", False), ("::ffff:10.0.0.1", False), ("10.0.0.1", False)],
+)
+def test_who_guesses_from_one_network_has_to_wait_at_each_of_its_addresses(address, is_locked) -> None:
+    """Every client of IPv6 has a /64: with a new address for each guess it could guess for ever."""
+    region = Region(name="fra", dashboard=Dashboard(password=PASSWORD, redis_url=f"redis://127.0.0.1:{free_port()}/0"))
+    pages = dashboard.application(connect.open_redis(region.dashboard.redis_url, name="test"), region).test_client()
+
+    def status(at: str, password: str) -> int:
+        own = {"REMOTE_ADDR": at}
+        return pages.get("/0/view/nothing", auth=("ops", password), environ_base=own).status_code
+
+    assert [status(f"2001:db8:1:2::{guess + 1:x}", "wrong") for guess in range(10)] == [401] * 9 + [429]
+    assert status(address, PASSWORD) == (429 if is_locked else 404)
+
+
 def test_unknown_jobs_and_other_redis_are_not_found(served: Served) -> None:
     for path in ("/0/view/job/01NONE", "/0/data/job/01NONE.json", "/1/view/queues", "/7/data/workers.json"):
         assert served.ask(path)[0] == 404, path

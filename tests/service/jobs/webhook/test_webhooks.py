@@ -9,6 +9,7 @@ from pathlib import Path
 
 import rq
 
+from jobs.webhook import queue as jobs_queue
 from jobs.webhook.queue import open_queue
 from regions import connect, names
 from tests.service.hub_parts import new_request, settle
@@ -177,6 +178,21 @@ def test_a_job_that_somebody_deleted_is_made_again(site, receiver):
     site.hurry(request)
     site.send()
     site.until(request, "delivered")
+
+
+def test_a_claim_looks_at_a_bounded_number_of_jobs_whose_webhooks_have_expired(site, receiver):
+    """They are left where no process has called for days: the hub must not stand still while the first one begins."""
+    key, looks = names.rq_queue(names.WEBHOOK_QUEUE), jobs_queue.LOOKS_MAX
+    site.client.rpush(key, *(f"GONE{number}" for number in range(3 * looks)))
+    request = site.end(receiver.url)
+    assert site.enqueue() == 1
+    queue = open_queue(site.redis.url, "test-bounded", 60_000, 1.0, 2)
+    assert queue.claim(5) == []
+    assert site.client.llen(key) == 2 * looks + 1
+    found = [queue.claim(5) for _ in range(3)]
+    assert [one.request for some in found for one in some] == [request]
+    queue._client.close()
+    queue._blocking.close()
 
 
 def test_a_job_that_waits_is_not_made_twice(site):

@@ -10,8 +10,8 @@ from regions.gateway import Gateway
 from regions.settings import Settings
 from tests.wire import chunked, request
 from web import gateway
+from web.http.quota import network_of
 from web.http.receive import FIELDS_MAX, Malformed, Receiver
-from web.http.server import origin_of
 
 BODY_MAX = 1_000
 
@@ -144,7 +144,7 @@ def test_target_whose_host_can_not_be_read_is_refused(address):
     ],
 )
 def test_addresses_that_one_client_has_share_a_part(address, origin):
-    assert origin_of(address) == origin
+    assert network_of(address) == origin
 
 
 @pytest.mark.parametrize(

@@ -26,21 +26,22 @@ from typing import Any, Final
 import pika
 from pika.adapters.select_connection import IOLoop
 
-from bridge import message, watch
+from bridge import message
 from bridge.durable import BLOCK_SECONDS, Durable
 from bridge.enqueue import Enqueuer, Message
 from bridge.heartbeat import EVERY_SECONDS, STOPPING, Heartbeat
 from bridge.lane import Delivery, Inbox, Lane, Receipt, cost, give_back, grouped, settle
 from bridge.metrics import Metrics
 from bridge.report import Clock, Report, Status
-from bridge.watch import Levels, Measure, Watch
+from bridge.watch import NO_REASON, Levels, Measure, Reason, Watch, refused
 from jobs import contract
 from regions import connect, logs, names
 from regions.metrics import Endpoint
 from regions.settings import Settings
 
 DRAIN_SECONDS: Final = 0.1  # between two looks whether all is acked, and for pika to close its socket
-AWAY: Final = "region-redis-away"
+AWAY, BROKER_AWAY = "region-redis-away", "region-rabbitmq-away"
+SILENT: Final = "RabbitMQ is away: it does not answer"
 ASK_TICKS: Final = 2  # of EVERY_SECONDS, between two questions how long the queues are
 CLOSE_SECONDS: Final = 2.0  # for the broker's answer when the connection is closed
 STOP_SECONDS: Final = 5.0  # for the last acks
@@ -66,7 +67,7 @@ class Bridge:
         self._waker.setblocking(False)
         self._ioloop.add_handler(self._woken.fileno(), self._wake_up, IOLoop.READ)
         self._connection: pika.SelectConnection | None = None
-        self._broker_reason = "not connected to RabbitMQ yet"
+        self._broker_reason = Reason("not connected to RabbitMQ yet", BROKER_AWAY)
         self._attempts = 0
         self.fast, self.work = (
             Lane(queue, one.bridge.prefetch, self._ioloop, came=self._came, changed=self._refresh)
@@ -77,7 +78,7 @@ class Bridge:
         self._once = logs.Once()
         self._has_consumed = False  # before that, what is missing is no fault
         self._measure = Measure()
-        self._redis_reason, self._redis_fault = "not connected to its Redis yet", AWAY
+        self._redis_reason = Reason("not connected to its Redis yet", AWAY)
         self._levels = Levels(one.bridge.ready_max)
         self._stopping, self._ended, self._code = False, False, 0
         self._shown: tuple[str, str] = ("", "")
@@ -225,7 +226,7 @@ class Bridge:
             self._fail(str(error))
             return
         self._attempts = 0
-        self._broker_reason = ""
+        self._broker_reason = NO_REASON
         self.fast.open(connection)
         self.work.open(connection)
         self._refresh()
@@ -234,7 +235,7 @@ class Bridge:
         if self._ended:
             self._ioloop.call_later(DRAIN_SECONDS, self._ioloop.stop)  # pika closes its socket after this callback
             return
-        self._broker_reason = f"RabbitMQ is away: {innermost(error)}"
+        self._broker_reason = Reason(f"RabbitMQ is away: {innermost(error)}", BROKER_AWAY)
         self._refresh()
         self._ioloop.call_later(connect.backoff_seconds(self._attempts), self._connect)
 
@@ -298,15 +299,15 @@ class Bridge:
         try:
             result = self._enqueuer.write(messages, offset_ms=clock.offset_ms, now_ms=now_ms)
         except connect.AWAY as error:
-            self._pause(f"its Redis is away: {error}", AWAY)
+            self._pause(Reason(f"its Redis is away: {error}", AWAY))
             give_back(deliveries)
             return
-        refused = [delivery for delivery, refusal in zip(deliveries, result.refusals, strict=True) if refusal]
+        back = [delivery for delivery, refusal in zip(deliveries, result.refusals, strict=True) if refusal]
         done = [delivery for delivery, refusal in zip(deliveries, result.refusals, strict=True) if not refusal]
-        if refused:
+        if back:
             first = next(filter(None, result.refusals))
-            self._pause(f"its Redis refuses writes: {first}", watch.refused(first))
-            give_back(refused)
+            self._pause(Reason(f"its Redis refuses writes: {first}", refused(first)))
+            give_back(back)
         else:
             used = self._measure.used + sum(map(cost, done))  # until the next measure, which is half a second away
             self._measured(Measure(result.ready, used, self._measure.limit))
@@ -343,8 +344,8 @@ class Bridge:
 
     def _settle(self, receipts: list[Receipt], error: Exception | None) -> None:
         if error is not None:
-            fault = AWAY if isinstance(error, connect.AWAY) else watch.refused(error)
-            self._pause(f"its Redis did not keep a batch: {error}", fault)
+            fault = AWAY if isinstance(error, connect.AWAY) else refused(error)
+            self._pause(Reason(f"its Redis did not keep a batch: {error}", fault))
         by_inbox: dict[Inbox, list[int]] = {}
         for receipt in receipts:
             for inbox, tags in receipt:
@@ -373,14 +374,14 @@ class Bridge:
 
     def _take_measure(self, measure: Measure | Exception) -> None:
         if isinstance(measure, Exception):
-            self._pause(f"its Redis is away: {measure}", AWAY)
+            self._pause(Reason(f"its Redis is away: {measure}", AWAY))
         elif measure.refusal:
-            self._pause(measure.refusal, measure.fault)
+            self._pause(measure.refusal)
             self._measured(measure)
         elif not self._enqueuer.is_open or not self._durable.is_open:
-            self._pause("its Redis is back, connections are not yet", AWAY)
+            self._pause(Reason("its Redis is back, connections are not yet", AWAY))
         else:
-            self._redis_reason = ""
+            self._redis_reason = NO_REASON
             self._measured(measure)
             may_consume = not self._levels.fast_reason and not self._levels.work_reason
             self._watch.is_calm = may_consume and not measure.ready and not self._unacked()
@@ -390,10 +391,10 @@ class Bridge:
         self._levels.see(measure)
         self._refresh()
 
-    def _pause(self, reason: str, fault: str) -> None:
+    def _pause(self, reason: Reason) -> None:
         """Ends the consumers. Only then may messages be given back, or they would return at once."""
         self._watch.is_calm = False
-        self._redis_reason, self._redis_fault = reason, fault
+        self._redis_reason = reason
         self._refresh()
 
     # State
@@ -419,22 +420,12 @@ class Bridge:
         self._has_consumed = self._has_consumed or status.state == "consuming"
 
     def _status(self) -> Status:
-        paused = self._redis_reason or self._levels.fast_reason or self._levels.work_reason
-        starting = self._broker_trouble or self.fast.reason or self.work.reason
-        if self._report.clock is None:
-            starting = self._broker_trouble or self._redis_reason or "waiting for the hub's clock"
-        state, reason = "consuming", ""
-        if self._ended:
-            state, reason = "paused", "stopping"
-        elif starting:
-            state, reason = "starting", starting
-        elif paused:
-            state, reason = "paused", paused
+        state, reason = self._state()
         measure = self._measure
         return Status(
             state=state,
-            reason=reason,
-            fault=self._fault() if reason and not self._ended else "",
+            reason=reason.text,
+            fault=reason.fault,
             ready=measure.ready,
             unacked=self._unacked(),
             redis_used=measure.used,
@@ -443,23 +434,18 @@ class Bridge:
             redis_lost=self._watch.lost,
         )
 
-    @property
-    def _broker_trouble(self) -> str:
-        """Why RabbitMQ brings nothing; empty when it may."""
+    def _state(self) -> tuple[str, Reason]:
+        """What it does, and why it does not consume: the reason that must be mended first."""
+        if self._ended:
+            return "paused", Reason("stopping")
         is_answered = self.fast.is_answered and self.work.is_answered
-        return self._broker_reason or ("" if is_answered else "RabbitMQ is away: it does not answer")
-
-    def _fault(self) -> str:
-        """The name of the reason why it does not consume (web.hub.faults); empty for one that has no name."""
-        if self._broker_trouble:
-            return "region-rabbitmq-away"
-        if self._report.clock is not None and (self.fast.reason or self.work.reason):
-            return "region-queue-away"
-        if self._redis_reason:
-            return self._redis_fault
+        broker = self._broker_reason or (NO_REASON if is_answered else Reason(SILENT, BROKER_AWAY))
         if self._report.clock is None:
-            return ""
-        return "region-backlog" if self._levels.is_backlog else "region-redis-full"
+            return "starting", broker or self._redis_reason or Reason("waiting for the hub's clock")
+        if starting := broker or Reason(self.fast.reason or self.work.reason, "region-queue-away"):
+            return "starting", starting
+        paused = self._redis_reason or self._levels.fast_reason or self._levels.work_reason
+        return "paused" if paused else "consuming", paused
 
     def _unacked(self) -> int:
         return sum(len(lane.inbox.held) for lane in (self.fast, self.work) if lane.inbox)

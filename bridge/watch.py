@@ -2,6 +2,8 @@
 
 no job at all        an error of the Redis, or Measure.refusal → the bridge closes both lanes
 it is nearly full    Levels → one lane closes, and opens again when there is room
+
+Each says why by a ``Reason``, which the status and the log have.
 """
 
 import statistics
@@ -10,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import redis
 
@@ -28,37 +30,51 @@ SLOW_LOOKS: Final = 3
 SLOW_MS: Final = 50.0  # a look that took longer is followed by others soon
 LOST_SECONDS, LOST_MAX = 60.0, 100
 NOT_DURABLE: Final = "region-redis-not-durable"
+FULL: Final = "region-redis-full"
 READY_OPENS: Final = 0.80  # of ready_max
+
+
+class Reason(NamedTuple):
+    """Why a bridge does not consume, in a sentence for people; without one there is no reason.
+
+    ``fault``: its name (web.hub.faults), "" if it has none: then gateways report ``region-bridge-paused``.
+    """
+
+    text: str = ""
+    fault: str = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.text)
+
+
+NO_REASON: Final = Reason()
 
 
 @dataclass(frozen=True, slots=True)
 class Measure:
     """One look. ``ready`` counts jobs in RQ's queue. ``used`` and ``limit`` are bytes of memory; limit 0 means none.
 
-    ``refusal`` says why no job may be written although the Redis answers, ``fault`` names that (web.hub.faults); else both are
-    empty.
+    ``refusal``: why no job may be written although the Redis answers.
     """
 
     ready: int = 0
     used: int = 0
     limit: int = 0
-    refusal: str = ""
-    fault: str = ""
+    refusal: Reason = NO_REASON
 
 
 def refused(error: object) -> str:
     """The name of the fault that a Redis's refusal of a write shows (web.hub.faults)."""
     is_full = isinstance(error, redis.exceptions.OutOfMemoryError) or str(error).startswith("OOM")
-    return "region-redis-full" if is_full else "region-redis-refuses-writes"
+    return FULL if is_full else "region-redis-refuses-writes"
 
 
 class Levels:
-    """Opens and closes the lanes at high-water marks, with hysteresis. A lane is open while its reason is empty."""
+    """Opens and closes the lanes at high-water marks, with hysteresis. A lane is open while it has no reason."""
 
     def __init__(self, ready_max: int) -> None:
-        self.ready_max, self._many = ready_max, f"{ready_max} jobs are ready"
-        self.work_reason = ""
-        self.fast_reason = ""
+        self.ready_max = ready_max
+        self.work_reason = self.fast_reason = NO_REASON
 
     def see(self, measure: Measure) -> None:
         """Opens and closes lanes according to a measure."""
@@ -66,22 +82,17 @@ class Levels:
         if measure.ready >= self.ready_max:
             self.close_work()
         elif share >= WORK_CLOSES:
-            self.work_reason = f"its Redis is over {WORK_CLOSES:.0%} of its memory"
+            self.work_reason = Reason(f"its Redis is over {WORK_CLOSES:.0%} of its memory", FULL)
         elif measure.ready < self.ready_max * READY_OPENS and share < WORK_OPENS:
-            self.work_reason = ""
+            self.work_reason = NO_REASON
         if share >= FAST_CLOSES:
-            self.fast_reason = f"its Redis is over {FAST_CLOSES:.0%} of its memory"
+            self.fast_reason = Reason(f"its Redis is over {FAST_CLOSES:.0%} of its memory", FULL)
         elif share < FAST_OPENS:
-            self.fast_reason = ""
-
-    @property
-    def is_backlog(self) -> bool:
-        """Whether the work lane alone is closed, by the number of jobs."""
-        return not self.fast_reason and self.work_reason == self._many
+            self.fast_reason = NO_REASON
 
     def close_work(self) -> None:
         """Closes the work lane: as many jobs are ready as permitted."""
-        self.work_reason = self._many
+        self.work_reason = Reason(f"{self.ready_max} jobs are ready", "region-backlog")
 
 
 class Watch:
@@ -158,7 +169,7 @@ class Watch:
             self._fail(str(error))
         except durability.NotDurable as error:
             self._log_once(str(error))
-            self._tell(Measure(refusal=error.reason, fault=NOT_DURABLE))
+            self._tell(Measure(refusal=Reason(error.reason, NOT_DURABLE)))
         except (*connect.AWAY, redis.exceptions.ResponseError) as error:
             if not self._failures:
                 self._lost.append(time.monotonic())
@@ -192,10 +203,10 @@ class Watch:
         self._took_ms.append((time.monotonic() - began) * 1000)
         info = connect.info(value(reply))
         self._meet(info["run_id"])
-        refusal = fault = ""
+        refusal = NO_REASON
         if isinstance(wrote, Exception):
-            refusal, fault = f"its Redis refuses writes: {wrote}", refused(wrote)
+            refusal = Reason(f"its Redis refuses writes: {wrote}", refused(wrote))
         elif found.keeps_file and info["aof_enabled"] == "0":
             self._found = None  # the setting was changed; the next look reports all that is wrong
-            refusal, fault = "its Redis keeps no append-only file any more", NOT_DURABLE
-        return Measure(value(ready), int(info["used_memory"]), int(info["maxmemory"]), refusal, fault)
+            refusal = Reason("its Redis keeps no append-only file any more", NOT_DURABLE)
+        return Measure(value(ready), int(info["used_memory"]), int(info["maxmemory"]), refusal)

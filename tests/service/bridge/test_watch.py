@@ -27,7 +27,7 @@ class Watching:
         )
 
     def refusals(self) -> list[str]:
-        return [one.refusal for one in self.told if isinstance(one, Measure) and one.refusal]
+        return [one.refusal.text for one in self.told if isinstance(one, Measure) and one.refusal]
 
     def next(self, wanted: Callable[[Measure | Exception], bool], what: str) -> Measure | Exception:
         """The first of what it tells from now on that is wanted."""
@@ -94,7 +94,7 @@ def test_a_redis_that_comes_back_with_other_settings_is_judged_by_them(region_re
         one.next(is_away, "the outage")
         region_redis.running.start()
         told = one.next(is_refusal, "the fault")
-        assert "maxmemory-policy: expected noeviction, found allkeys-lru" in told.refusal
+        assert "maxmemory-policy: expected noeviction, found allkeys-lru" in told.refusal.text
 
 
 def test_a_file_that_is_switched_off_is_told_with_its_remedy_and_logged_once(region_redis, capfd) -> None:
@@ -129,7 +129,7 @@ def test_a_redis_that_is_full_refuses_and_is_measured(region_redis) -> None:
         region_redis.client.rpush(names.rq_queue("fra"), "01TASK")
         region_redis.client.config_set("maxmemory", 1)
         told = one.next(is_refusal, "the refusal")
-        assert told.refusal.startswith("its Redis refuses writes: command not allowed")
+        assert told.refusal.text.startswith("its Redis refuses writes: command not allowed")
         assert (told.ready, told.limit) == (1, 1)
         region_redis.client.config_set("maxmemory", "256mb")
         one.next(is_well, "a measure")

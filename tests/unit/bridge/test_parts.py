@@ -9,8 +9,9 @@ from pika.exceptions import AMQPConnectionError
 
 from bridge import bridge, message, report
 from bridge.lane import Held
-from bridge.watch import Levels, Measure
+from bridge.watch import NOT_DURABLE, Levels, Measure, refused
 from jobs import contract
+from web.hub.faults import KINDS
 
 
 def held(*tags: int) -> Held:
@@ -144,7 +145,24 @@ def test_memory_closes_the_work_lane_first_and_the_fast_lane_last() -> None:
 def test_a_redis_without_a_limit_of_memory_is_never_full() -> None:
     levels = Levels(100)
     levels.see(Measure(used=10**12, limit=0))
-    assert not levels.work_reason + levels.fast_reason
+    assert not levels.work_reason
+    assert not levels.fast_reason
+
+
+def test_a_closed_lane_names_its_fault():
+    """Gateways report it by that name, and operators find what mends it."""
+    levels = Levels(10)
+    levels.see(Measure(ready=10))
+    assert levels.work_reason == ("10 jobs are ready", "region-backlog")
+    levels.see(Measure(used=95, limit=100))
+    assert {levels.work_reason.fault, levels.fast_reason.fault} == {"region-redis-full"}
+    assert {
+        "region-backlog",
+        "region-redis-full",
+        refused("OOM command"),
+        refused("MISCONF"),
+        NOT_DURABLE,
+    } <= KINDS.keys()
 
 
 def test_a_clock_is_read_half_a_round_trip_after_it_was_asked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,3 +102,13 @@ def test_calls_that_need_no_key_are_those_of_the_gateway():
     told = {path for _, path, call in operations() if call.get("security") == [{}]}
     assert all(path in app.WITHOUT_KEY or path.startswith(app.WITHOUT_KEY_BELOW) for path in told)
     assert set(app.WITHOUT_KEY) <= told
+
+
+def test_pages_of_other_origins_may_read_every_header_that_is_not_for_their_browser():
+    """The Fetch standard lets a script read Cache-Control anyway."""
+    exposed = set(app.EXPOSED[1].split(", "))
+    of_browsers = {
+        "Access-Control-Allow-Origin", "Access-Control-Expose-Headers", "Cache-Control", "Content-Encoding", "Content-Security-Policy",
+        "Referrer-Policy", "Vary", "WWW-Authenticate", "X-Accel-Buffering", "X-Content-Type-Options",
+    }  # fmt: skip
+    assert exposed == openapi.HEADERS.keys() - of_browsers, "EXPOSED of web/app.py"

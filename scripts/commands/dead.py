@@ -17,12 +17,11 @@ import msgspec
 from click.shell_completion import CompletionItem
 from msgspec import Struct
 
-from scripts.commands.options import data_option, gateway_options, json_option, load_near
+from scripts.commands.options import NO_SERVER, data_option, gateway_options, json_option, load_near, say_hub_away
 from scripts.stack.gateway_client import GatewayClient, NoGateway, Refused
 from scripts.terminal import say, say_json
 
 SOME_LEFT: Final = 1
-NO_SERVER: Final = 3
 COMPLETED_MAX: Final = 50
 
 
@@ -186,12 +185,12 @@ def _letters(data: Path | None) -> Iterator[Any]:
     from regions import connect  # noqa: PLC0415
     from web.flow.dead import DeadLetters  # noqa: PLC0415
 
-    address = load_near(data).hub.redis
-    with connect.open_redis(address, name="dead", connections=1) as client:
+    settings = load_near(data)
+    with connect.open_redis(settings.hub.redis, name="dead", connections=1) as client:
         try:
             yield DeadLetters(client)
         except redis.exceptions.RedisError as error:
-            say(f"The hub's Redis at {connect.without_password(address)} does not answer: {error}", err=True)
+            say_hub_away(settings, error)
             sys.exit(NO_SERVER)
 
 

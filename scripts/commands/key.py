@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from scripts.commands.options import data_option, json_option, load_near
+from scripts.commands.options import data_option, json_option, load_near, with_hub
 from scripts.terminal import say, say_json
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from web.hub.keys import Key
 
 NOT_FOUND: Final = 1
-NO_SERVER: Final = 3
 UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 DURATION: Final = re.compile(r"(\d{1,6})([smhd])")
 
@@ -227,17 +226,9 @@ def revoke(key_ids_given: Sequence[str], data: Path | None) -> None:
 
 def _with_hub(data: Path | None, command: Callable[["redis.Redis", int], int]) -> int:
     """Calls ``command`` with a client and the hub's time; returns the exit code."""
-    import redis  # noqa: PLC0415
+    from regions.connect import redis_now_ms  # noqa: PLC0415
 
-    from regions import connect  # noqa: PLC0415
-
-    address = load_near(data).hub.redis
-    with connect.open_redis(address, name="key", connections=1) as client:
-        try:
-            return command(client, connect.redis_now_ms(client))
-        except redis.exceptions.RedisError as error:
-            say(f"The hub's Redis at {connect.without_password(address)} does not answer: {error}", err=True)
-            return NO_SERVER
+    return with_hub(load_near(data), "key", lambda client: command(client, redis_now_ms(client)))
 
 
 def _all(client: "redis.Redis") -> list["Key"]:

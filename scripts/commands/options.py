@@ -12,6 +12,7 @@ from regions.faults import Faults
 from scripts.terminal import say
 
 WRONG_USAGE: Final = 2
+NO_SERVER: Final = 3
 
 
 def gateway_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -60,6 +61,28 @@ def load_with_folder(data: Path | None) -> tuple[Any, Any]:
     if not is_near:
         return _read(os.environ), None
     return _read({**os.environ, "NEARFETCH_CONFIG": str(folder.settings)}), folder
+
+
+def with_hub(settings: Any, name: str, command: Callable[[Any], int]) -> int:
+    """Calls ``command`` with a client of the hub's Redis, which shows it as ``name``. Returns its exit code, or ``NO_SERVER``."""
+    import redis  # noqa: PLC0415 - each import delays the shell
+
+    from regions import connect  # noqa: PLC0415
+
+    with connect.open_redis(settings.hub.redis, name=name, connections=1) as client:
+        try:
+            return command(client)
+        except redis.exceptions.RedisError as error:
+            say_hub_away(settings, error)
+            return NO_SERVER
+
+
+def say_hub_away(settings: Any, error: Exception) -> None:
+    """Says that the hub's Redis does not answer."""
+    from regions import connect  # noqa: PLC0415
+
+    address = connect.without_password(settings.hub.redis)
+    say(f"The hub's Redis at {address} does not answer: {error}", err=True)
 
 
 def live(settings: Any) -> Any:

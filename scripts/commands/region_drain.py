@@ -5,7 +5,7 @@ The gateways do the work (web.flow.takeover); the command writes the record and 
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
@@ -16,6 +16,7 @@ from jobs.definition.catalog import Catalog
 from regions import connect, names
 from regions.script import send, value
 from regions.settings import Settings
+from scripts.commands.options import NO_SERVER, with_hub
 from scripts.terminal import counted, say, say_json
 from web.flow.takeover import why_it_stays
 from web.hub import takeover
@@ -23,7 +24,6 @@ from web.hub.region import read_reports
 from web.hub.takeover import DRAINED, Record
 
 SOME_LEFT: Final = 1
-NO_SERVER: Final = 3
 LOOK_SECONDS: Final = 0.5
 KNOWN_SECONDS: Final = 1.5  # until every gateway has read the record
 SAY_SECONDS: Final = 5.0
@@ -57,7 +57,7 @@ class Left(Struct):
 
 def drain(settings: Settings, region: str, wait_seconds: float, *, as_json: bool) -> int:
     """Drains a region; returns the exit code."""
-    return _with_hub(settings, lambda client: _drain(client, settings, region, wait_seconds, as_json=as_json))
+    return with_hub(settings, "drain", lambda client: _drain(client, settings, region, wait_seconds, as_json=as_json))
 
 
 def resume(settings: Settings, region: str) -> int:
@@ -72,17 +72,7 @@ def resume(settings: Settings, region: str) -> int:
             say(f"{region} gets its new tasks again" if was else f"{region} was not drained")
         return 0
 
-    return _with_hub(settings, run)
-
-
-def _with_hub(settings: Settings, command: Callable[[redis.Redis], int]) -> int:
-    address = settings.hub.redis
-    with connect.open_redis(address, name="drain", connections=1) as client:
-        try:
-            return command(client)
-        except redis.exceptions.RedisError as error:
-            say(f"The hub's Redis at {connect.without_password(address)} does not answer: {error}", err=True)
-            return NO_SERVER
+    return with_hub(settings, "drain", run)
 
 
 def _drain(client: redis.Redis, settings: Settings, region: str, wait_seconds: float, *, as_json: bool) -> int:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from scripts.commands.options import data_option, json_option, load_near
+from scripts.commands.options import data_option, json_option, load_near, with_hub
 from scripts.terminal import say, say_json
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from web.hub.webhooks import Listed
 
 SOME_LEFT: Final = 1
-NO_SERVER: Final = 3
 
 
 @click.group()
@@ -103,18 +102,8 @@ def resend(requests: Sequence[str], is_failed: bool, tenant: str | None, data: P
 
 def _with_hub(data: Path | None, command: Callable[["redis.Redis", float], int]) -> int:
     """Calls ``command`` with a client and for how long webhooks are tried; returns the exit code."""
-    import redis  # noqa: PLC0415
-
-    from regions import connect  # noqa: PLC0415
-
     settings = load_near(data)
-    address = settings.hub.redis
-    with connect.open_redis(address, name="webhook", connections=1) as client:
-        try:
-            return command(client, settings.webhooks.retry_seconds)
-        except redis.exceptions.RedisError as error:
-            say(f"The hub's Redis at {connect.without_password(address)} does not answer: {error}", err=True)
-            return NO_SERVER
+    return with_hub(settings, "webhook", lambda client: command(client, settings.webhooks.retry_seconds))
 
 
 def _line(one: "Listed") -> str:

@@ -12,7 +12,7 @@ import redis
 
 from jobs import contract
 from regions import connect, names
-from scripts.commands import region_drain
+from scripts.commands import options, region_drain
 from tests.service.gateway import GatewayProcess, Stack
 from tests.sources import DEMO_PLAIN
 from tests.waiting import until
@@ -404,7 +404,7 @@ def test_a_drain_without_a_gateway_says_so(stack, regions, capsys, monkeypatch):
     stack.gateway.takeover.stop()
     stack.hub.client.delete(names.TAKEOVER_TURN)
     posted(stack, LIST)
-    assert Draining(stack).code == region_drain.NO_SERVER
+    assert Draining(stack).code == options.NO_SERVER
     assert "no gateway moves tasks" in capsys.readouterr().err
 
 

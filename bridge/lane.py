@@ -3,7 +3,8 @@
     open → passive declare → (wanted) consume → deliveries → ack | give back | reject
       ↑ after a moment, when the queue does not exist yet or the channel was lost, or when nothing comes although messages are ready
 
-``ask_count`` has the broker say how long the queue is. So a broker that hangs is noticed within seconds, and a consumer that it forgot.
+``ask_count`` has the broker say how long the queue is. So a broker that hangs, or has forgotten the consumer, is
+noticed within seconds.
 
 All of it runs on the ioloop.
 """

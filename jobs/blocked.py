@@ -1,7 +1,7 @@
 """Which threads of a worker process wait for a host, a turn or memory, and need no processor meanwhile.
 
-A thread pool claims by what its process can compute (jobs.worker.thread_pool): a waiting thread costs nothing, one that
-computes keeps all others from it.
+A thread pool claims by what its process can compute (jobs.worker.thread_pool): a waiting thread costs nothing, while
+one that computes holds the interpreter, which all threads need.
 """
 
 import threading

@@ -251,7 +251,7 @@ class App:
         return head.header("Origin") in self._origins
 
     def _check_site(self, head: Head, *, makes_tasks: bool) -> None:
-        """Refuses a page of another site (Fetch Metadata) what makes or ends tasks: it may ask without reading, say by an image."""
+        """Refuses calls of another site's page that make or end tasks (Fetch Metadata): it could make them by an image, unread."""
         if makes_tasks and head.header("Sec-Fetch-Site") == "cross-site" and not self._is_allowed(head):
             raise Problem("cross-site", "expected no page of another site to ask, found Sec-Fetch-Site: cross-site")
 

@@ -7,8 +7,8 @@ The need follows Little's law: threads = tasks that come a second x seconds that
 waiting tasks would wait longer than the target. It is also higher when the processes use most of their processors, as long as the
 machines have more: tasks that compute gain nothing by more threads.
 
-A process is added when 80 % of the threads, or of the processors, are busy. It is given up when 60 % of the others' would be, so
-that no load is on both limits. Growth is immediate. Shrinking goes down to the highest
+A process is added when 80 % of the threads, or of the processors, are busy. It is given up when, without it, less
+than 60 % of the threads of the others would be busy. So no load is at both limits. Growth is immediate. Shrinking goes down to the highest
 need of the last cooldown (the stabilization window of Kubernetes' HorizontalPodAutoscaler), so that a shrink follows a
 growth after a cooldown at the earliest.
 """

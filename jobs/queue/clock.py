@@ -150,7 +150,7 @@ def _take_back(client: redis.Redis, added: int, step: int) -> bool:
 
 
 def _sync_again(client: redis.Redis) -> None:
-    """Has a Redis sync its append-only file that went back in time: with everysec it would wait until it is as late again.
+    """Makes a Redis whose clock went back sync its file: with everysec it would wait until its clock has caught up.
 
     Until then WAITAOF would not answer, and no bridge could ack. A sync at each write, for one write, sets that right
     (aof.c: ``flushAppendOnlyFile``).

@@ -5,8 +5,8 @@
                         Leftovers: results that no process shipped within ORPHAN_SECONDS (of a dead process, or after an outage)
 
 While a near hub answers a batch, the next one forms. The answers of a far hub are not waited for: a batch leaves every few
-milliseconds. A single result waits only in a busy process, for a moment; otherwise the thread that finished it sends it, so that
-the Shipper's own need not wake first. Sending a result twice is harmless: its key is written once, and readers of the out stream
+milliseconds. A single result waits only in a busy process, for a moment; otherwise the thread that finished it sends it, so
+that the Shipper's thread need not wake first. Sending a result twice is harmless: its key is written once, and readers of the out stream
 ignore a repeat.
 """
 

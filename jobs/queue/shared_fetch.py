@@ -75,8 +75,9 @@ def shared_ms(error: TaskError | None, left_seconds: float, *, failures: int, re
     """For which other tasks the end of a task is the answer: those whose deadlines are up to so many ms later; -1: for none.
 
     ``failures``: attempts that failed before; ``retries``: how many more than one the source allows. A failure of the
-    target, the network or the page is the answer for all; one for want of time only for tasks that had no more of it. A
-    fault of the region, or a cancel, is the answer for no other task: the next one asks.
+    target, the network or the page is the answer for all tasks. A failure for lack of time is the answer only for
+    tasks that had no more time. A fault of the region, or a cancel, is the answer for no other task: the next one
+    asks.
     """
     if error is None:
         return FOR_ALL_MS

@@ -7,9 +7,10 @@ Each round has the same measurement, of one tenant's synchronous calls and of a 
     capped      another tenant's are, whose key has the default limit of open tasks: 429 keeps the rest outside until there is room
     uncapped    the same without a limit, as a key had it before there was a default
 
-The load is posted as fast as the gateway takes it. The measurement begins when it is posted, or when its key is told 429, and the calls
-end with it. Where a machine is too slow to be filled in time, it begins with what is open by then, which the line says. All is followed to
-its end, and the answers to the measured calls are checked. Each setting ends within ``SETTING_SECONDS``, or the row fails.
+The load is posted as fast as the gateway takes it. The measurement begins when all of it is posted, or when its key
+gets a 429, and the calls end with it. On a machine that is too slow for that, it begins with the tasks that are open
+by then, whose number the line shows. All requests are followed to their end, and the answers to the measured calls
+are checked. Each setting ends within ``SETTING_SECONDS``, or the row fails.
 """
 
 import asyncio

@@ -112,7 +112,7 @@ def limits(settings: Settings, *, has_gateway: bool, has_redis: bool) -> Iterato
 
 
 def disks(settings: Settings, regions: Iterable[Region], data: Path | None) -> Iterator[Finding]:
-    """The free space of the folders that our parts write to on this machine; those of servers are looked at with them."""
+    """The free space of our parts' folders on this machine. Folders of servers are checked together with the servers."""
     folders: dict[Path, tuple[str, int]] = {}
     if data is not None:
         folders[data] = ("data folder", 0)

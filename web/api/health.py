@@ -30,8 +30,8 @@ class Health:
     def ready(self) -> Answer:
         """200 when requests can be taken, also without the history; otherwise 503 with every reason.
 
-        Either names the faults that should wake somebody (``faults``) and those that can wait (``tickets``), and says no more of
-        them: whoever asks may have no key.
+        Either has the names of the faults that should wake somebody (``faults``) and of those that can wait
+        (``tickets``), but no more about them, since the caller may have no key.
         """
         now = self._faults()
         faults, tickets = (sorted({fault.name for fault in now if fault.severity == how}) for how in ("page", "ticket"))

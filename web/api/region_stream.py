@@ -5,7 +5,7 @@
                            ├ gone         a region is not served any more
                            └ unavailable  why the hub can't be asked; the regions are as they were
 
-A client that does not take what it was sent gets nothing more until it has taken it: then each region as it is by then.
+While a client does not take what it was sent, it gets nothing more. Afterwards it gets each region as it is by then.
 """
 
 import threading

@@ -141,7 +141,7 @@ def settled_at(client: redis.Redis, request: str) -> dict[str, int]:
 
 
 def _foreign(client: redis.Redis, tenant: str, notes: Iterable[str]) -> set[str]:
-    """The tasks in notes that are not this tenant's: its task got the answer of another one, whose id is nothing to it."""
+    """The tasks in notes that belong to other tenants, whose answers a task may have got. Their ids must not be shown."""
     found = {task for note in notes for task in TASK_ID.findall(note)}
     owners: Any = {task: client.hget(names.ledger(ids.request_of(task)), "tenant") or b"" for task in found}
     return {task for task, owner in owners.items() if owner.decode() != tenant}
@@ -170,7 +170,7 @@ def _cached(of: str, fields: dict[bytes, bytes], result: contract.Result | None)
 
 
 def _between(created_ms: int, trail: Trail, settled_ms: int | None) -> Trail:
-    """A trail whose times lie after the request came and before the task was settled, as what they stand for does.
+    """A trail with its times moved to where they must have been: between the request's arrival and the task's end.
 
     A region measures the hub's clock. On a busy machine it is wrong by some ms, and its hops would be shown in another order.
     """

@@ -208,7 +208,7 @@ class Waiters:
                 self._changed.notify()
 
     def wanted(self, requests: Iterable[str]) -> list[str]:
-        """Those of the requests for whose one result a client waits, and which need not be in the hub's file before.
+        """Those of the requests whose only result a client waits for, and takes before it is in the hub's file.
 
         The thread that settles them reads them in the same round trip, and gives them to ``news``.
         """
@@ -335,7 +335,8 @@ class Waiters:
     def _look(self) -> None:
         """Answers waiters whose results are written by now. Results that the hub has lost are read again.
 
-        Whether results are there is asked only when they can be shown: many may wait, and looks are many.
+        Whether results are still there is asked only when they can be shown, since many clients may wait and looks
+        are frequent.
         """
         self._written_at = time.monotonic() + FILE_LOOK_SECONDS
         with self._changed:

@@ -1,4 +1,4 @@
-"""The console: pages for people, on the gateway itself. Beside the calls of clients it asks nothing of its own.
+"""The console: pages for people, made by the gateway. It has no data of its own, and makes the same calls as clients.
 
 pages         all pages on one screen, and who may see them
 signin        a session in place of an API key

@@ -94,7 +94,7 @@ class Unwritten:
     def look(self) -> None:
         """Asks once how far the hub has written, and ends those requests whose outcome is then known.
 
-        Whether the hub still has a request is asked only before its end, since many may wait for many looks.
+        Only before the end it asks whether the hub still has a request, since many requests may wait for many looks.
         """
         waiting, self._waiting = self._waiting, []
         try:

@@ -105,7 +105,7 @@ class Keyring:
         return _owner(self._key(authorization), scope)
 
     def owner_by_id(self, key: str, scope: Scope) -> Owner:
-        """The same for the id of a key that was shown before: 401 if it has been revoked, or has expired."""
+        """As ``owner``, for the id of a key whose secret was checked before: 401 if the key was revoked or has expired."""
         if not self._is_read:
             raise _unread()
         found = self._keys.get(key)

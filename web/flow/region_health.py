@@ -25,7 +25,7 @@ LATE: Final = "late"
 
 
 class Seen(Struct, frozen=True, kw_only=True):
-    """A region at ``now_ms`` (hub ms): when each was last said, or 0. ``fault`` says what is wrong, for people."""
+    """A region at ``now_ms`` (hub ms): when it last reported each of these, or 0. ``fault`` tells people what is wrong."""
 
     now_ms: int
     consuming_ms: int = 0  # a bridge consumes

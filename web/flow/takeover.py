@@ -100,7 +100,7 @@ class Takeover:
         return standby_faults(entry, self._reports)
 
     def why_it_stays(self, entry: Entry) -> str:
-        """Why a source's tasks would stay in its region, whatever happens to that; empty if a standby is ready."""
+        """Why a source's tasks would stay in its region, whatever happens to the region; empty if a standby is ready."""
         return why_it_stays(entry, self._reports)
 
     def why_not(self, entry: Entry, region: str) -> str:
@@ -215,7 +215,7 @@ class Takeover:
     def _asked(
         self, walk: "_Walk", drained: str, asked: Sequence[contract.Task], now_ms: int, reason: str | None
     ) -> None:
-        """The broker's answer, on its thread. A region that is drained need not do what another one was asked for."""
+        """The broker's answer, on its thread. A drained region is told to drop tasks for which another region was asked."""
         walk.unconfirmed -= 1
         if reason is not None:
             log.warning("standbys could not be asked", reason=reason)
@@ -296,7 +296,7 @@ def standby_faults(entry: Entry, reports: Mapping[str, Mapping[str, Any]]) -> di
 
 
 def why_it_stays(entry: Entry, reports: Mapping[str, Mapping[str, Any]]) -> str:
-    """Why a source's tasks stay in its region, whatever happens to that; empty if a standby is ready."""
+    """Why a source's tasks stay in its region, whatever happens to the region; empty if a standby is ready."""
     if entry.definition is None:
         return "its definition is broken"
     if entry.definition.pinned:

@@ -64,7 +64,7 @@ def of_source(fault: Fault) -> str:
 
 
 class Happened:
-    """Compares what regions say with what they said before: what is not a fault, or is over before anybody looks."""
+    """Finds events by comparing reports of regions with earlier ones: they are no faults, or over before anybody looks."""
 
     def __init__(self) -> None:
         self._lost: dict[tuple[str, str], int] = {}  # worker processes that died, by region and pool

@@ -1,10 +1,10 @@
-"""The faults that a gateway tells, by name: one table of what each costs and what mends it, and how a region's reports show them.
+"""The faults that a gateway reports: one table of names, costs and what mends them; how a region's reports show them.
 
     KINDS        name → severity, cost, mend: the alerts, the metric and docs/operations.md have the same names
     of_region    a region's state → its faults
     Book         what is found now → ``Fault``s with the time since when each is there; what began and what ended
 
-A fault is told by its cause: while RabbitMQ is away for the gateway, too, no region is blamed for it. Nothing here makes a call.
+Only the cause is reported: while RabbitMQ is away for the gateway, too, no region is blamed for it. Nothing here makes a call.
 """
 
 import time
@@ -270,7 +270,7 @@ def _of_bridges(bridges: list[dict[str, Any]], queued: Queued | None) -> list[tu
 
 
 def are_gone(bridges: Iterable[Mapping[str, Any]], queued: Queued | None) -> bool:
-    """Whether the broker had no consumer, later than each of these bridges said that it consumes: a change is reported at once."""
+    """Whether the broker saw no consumer after the last report of each of these bridges, which report a change at once."""
     if queued is None or queued.consumers:
         return False
     looked = time.monotonic() - queued.at
@@ -318,7 +318,7 @@ def _restarts(state: RegionState, kind: str) -> list[str]:
 
 
 def is_late(state: RegionState) -> str:
-    """Why a region is late just now, "" if it is not. A moment of it is no fault."""
+    """Why a region is late just now, "" if it is not. It is a fault only if it lasts."""
     for pool in living(state, "workers"):
         age, most = pool.get("oldest_seconds", 0.0), pool.get("target_seconds", 0.0)
         if age > most > 0:
@@ -327,7 +327,7 @@ def is_late(state: RegionState) -> str:
 
 
 def is_idle(state: RegionState, queued: Queued | None) -> str:
-    """Why its bridges seem to get nothing just now, "" if they do not. A moment of it is no fault."""
+    """Why its bridges seem to get nothing just now, "" if they do not. It is a fault only if it lasts."""
     consuming = [bridge for bridge in living(state, "bridge") if bridge.get("state") == "consuming"]
     if queued is None or not queued.ready or not consuming or any(bridge.get("unacked") for bridge in consuming):
         return ""

@@ -479,7 +479,7 @@ def _settled(one: Settlement) -> scripts.Settled:
 
 
 def _is_its_own(reply: Any) -> bool:
-    """Whether a script failed at its data, not for want of a right or at the server's state. redis-py cuts "ERR" off."""
+    """Whether a script failed because of its data, not of a missing right or the server's state. redis-py cuts "ERR" off."""
     code = getattr(reply, "status_code", None)
     is_error = isinstance(reply, Exception) and (code == "ERR" or str(reply).startswith("WRONGTYPE"))
     return is_error and not connect.is_denied(reply)

@@ -304,7 +304,7 @@ class Hub:
             log.info("redis permits accepts again", was=was)
 
     def _shortfall(self) -> str | None:
-        """Why the server would lose accepted requests, logged when it is new; None if it would not, or may."""
+        """Why the server would lose accepted requests, logged when it is new. None if it would not, or is permitted to."""
         try:
             check_durability(self._probe, self._durability)
         except durability.NotDurable as error:

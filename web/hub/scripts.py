@@ -42,7 +42,7 @@ def _load(name: str, *, flags: str = "", **rows: type[Any]) -> Script:
 
 
 class Begun(Struct, frozen=True, gc=False):
-    """A task of a new request. Keys: its region's ``open`` tasks, the ``latest`` success of who asks the same.
+    """A task of a new request. Keys: its region's ``open`` tasks, the ``latest`` success of tasks that ask the same.
 
     ``moved``: a web.hub.takeover.Moved, empty if its source's own region is asked. ``ask``: its message, if another region
     may be asked later.

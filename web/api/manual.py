@@ -6,10 +6,9 @@
 The pages are made here, of what the gateway itself says. They load nothing, run nothing, and name no other site.
 """
 
-import html
 import re
 from base64 import b64encode
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -24,6 +23,7 @@ from web.api.views import JSON
 from web.http import problems
 from web.http.answer import Answer
 from web.http.exchange import Exchange
+from web.http.markup import NOTHING, Child, Html, join, style, tag
 from web.http.problems import Problem
 
 STYLE: Final = (Path(__file__).resolve().parents[1] / "static" / "manual.css").read_text(encoding="utf-8")
@@ -53,8 +53,8 @@ def all_problems(exchange: Exchange) -> Answer:
     """``GET /problems``: all types of problems."""
     if _wants_json(exchange):
         return _json({"problems": list(TYPES.values())})
-    body = "<h1>Problems</h1>" + "".join(_problem_list()) + '<p><a href="/docs">The interface</a></p>'
-    return _page("Problems", body)
+    back = tag("p", tag("a", "The interface", href="/docs"))
+    return _page("Problems", tag("h1", "Problems"), _problem_list(), back)
 
 
 def problem(exchange: Exchange, kind: str) -> Answer:
@@ -75,16 +75,22 @@ def _problem(exchange: Exchange, type_: str) -> Answer:
         return _json(found)
     example = msgspec.json.format(bytes(found.example), indent=2).decode()
     statuses = " or ".join(map(str, found.statuses))
-    again = "The same call may succeed later." if found.retryable else "The same call fails again."
+    again: list[Child] = ["The same call may succeed later." if found.retryable else "The same call fails again."]
     if type_.startswith(problems.TASK_PAGES):
-        again += " <code>error.retryable</code> of the result says it for the case at hand."
-    body = (
-        f"<h1>{_text(found.title)}</h1><p><code>{html.escape(found.type)}</code>, status {statuses}</p>"
-        f"<h2>What has happened</h2><p>{_sentence(found.when)}</p><h2>What to do</h2><p>{_text(found.remedy)}</p><p>{again}</p>"
-        f"<h2>Example</h2><pre><code>{html.escape(example)}</code></pre>"
-        '<p><a href="/problems">All problems</a> · <a href="/docs">The interface</a></p>'
+        again += [" ", tag("code", "error.retryable"), " of the result says it for the case at hand."]
+    return _page(
+        found.title,
+        tag("h1", _text(found.title)),
+        tag("p", tag("code", found.type), f", status {statuses}"),
+        tag("h2", "What has happened"),
+        tag("p", _sentence(found.when)),
+        tag("h2", "What to do"),
+        tag("p", _text(found.remedy)),
+        tag("p", again),
+        tag("h2", "Example"),
+        tag("pre", tag("code", example)),
+        tag("p", tag("a", "All problems", href="/problems"), " · ", tag("a", "The interface", href="/docs")),
     )
-    return _page(found.title, body)
 
 
 def _wants_json(exchange: Exchange) -> bool:
@@ -96,123 +102,156 @@ def _json(document: Mapping[str, list[ProblemType]] | ProblemType) -> Answer:
     return Answer(200, msgspec.json.encode(document), headers)
 
 
-def _page(title: str, body: str) -> Answer:
+def _page(title: str, *body: Child) -> Answer:
     return Answer(200, _whole(title, body), [*HEADERS, ("Vary", "Accept")])
 
 
-def _whole(title: str, body: str) -> bytes:
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(title)} · Nearfetch</title>\n<style>{STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
-    ).encode()
+def _whole(title: str, body: Child) -> bytes:
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("title", f"{title} · Nearfetch"),
+        style(STYLE),
+    )
+    return f"<!doctype html>\n{tag('html', head, tag('body', body), lang='en').text}\n".encode()
 
 
 @cache
 def _docs(limits: Limits) -> bytes:
     document = msgspec.json.decode(openapi.document(limits))
-    info = document["info"]
-    parts = [
-        f"<h1>{html.escape(info['title'])}: the interface</h1><p>{_text(info['description'])}</p>",
-        '<p>The same for programs: <a href="/openapi.json">/openapi.json</a>, OpenAPI 3.1.</p>',
-        "<nav><ul>",
-        *(
-            f'<li><a href="#{_anchor(tag["name"])}">{tag["name"]}</a>: {_text(tag["description"])}</li>'
-            for tag in document["tags"]
+    info, tags = document["info"], document["tags"]
+    parts: list[Child] = [
+        tag("h1", f"{info['title']}: the interface"),
+        tag("p", _text(info["description"])),
+        tag("p", "The same for programs: ", tag("a", "/openapi.json", href="/openapi.json"), ", OpenAPI 3.1."),
+        tag(
+            "nav",
+            tag(
+                "ul",
+                (_place(one["name"], _anchor(one["name"]), _text(one["description"])) for one in tags),
+                _place("Schemas", "schemas", "what answers and bodies have."),
+                _place("Problems", "problems", "what may go wrong, and what to do."),
+            ),
         ),
-        '<li><a href="#schemas">Schemas</a>: what answers and bodies have.</li>',
-        '<li><a href="#problems">Problems</a>: what may go wrong, and what to do.</li></ul></nav>',
     ]
-    for tag in document["tags"]:
-        parts.append(f'<h2 id="{_anchor(tag["name"])}">{tag["name"]}</h2>')
-        for path, item in document["paths"].items():
-            for method in METHODS:
-                if method in item and item[method]["tags"] == [tag["name"]]:
-                    parts += _call(path, method, item[method])
-    parts.append('<h2 id="headers">Headers</h2><p>Of any call:</p>')
-    parts += _parameters(openapi.SHARED)
-    parts.append("<p>Of answers:</p><table><thead><tr><th>header</th><th>meaning</th></tr></thead><tbody>")
-    parts += [
-        f'<tr id="header-{name.lower()}"><td><code>{name}</code></td><td>{_text(one["description"])}</td></tr>'
+    for one in tags:
+        parts.append(tag("h2", one["name"], id=_anchor(one["name"])))
+        parts += [
+            _call(path, method, item[method])
+            for path, item in document["paths"].items()
+            for method in METHODS
+            if method in item and item[method]["tags"] == [one["name"]]
+        ]
+    headers = (
+        tag("tr", tag("td", tag("code", name)), tag("td", _text(one["description"])), id=f"header-{name.lower()}")
         for name, one in document["components"]["headers"].items()
-    ]
-    parts.append('</tbody></table><h2 id="schemas">Schemas</h2>')
-    for name, schema in document["components"]["schemas"].items():
-        parts += _schema(name, schema)
-    parts.append('<h2 id="problems">Problems</h2>')
-    parts += _problem_list()
-    return _whole("The interface", "\n".join(parts))
-
-
-def _call(path: str, method: str, call: Mapping[str, Any]) -> Iterator[str]:
-    yield (
-        f'<h3 id="{call["operationId"]}"><span class="method">{method.upper()}</span> <code>{html.escape(path)}</code></h3>'
-        f"<p>{_text(call['summary'])}</p>"
     )
-    if call.get("security") == [{}]:
-        yield '<p class="note">It needs no key.</p>'
-    yield from _parameters(call["parameters"])
-    if "requestBody" in call:
-        for kind, content in call["requestBody"]["content"].items():
-            yield f"<p>Body: <code>{kind}</code>, {_kind(content['schema'])}</p>"
-    yield "<table><thead><tr><th>answer</th><th>meaning</th><th>body</th><th>headers</th></tr></thead><tbody>"
-    refused = []
+    parts += [
+        tag("h2", "Headers", id="headers"),
+        tag("p", "Of any call:"),
+        _parameters(openapi.SHARED),
+        tag("p", "Of answers:"),
+        _table(("header", "meaning"), headers),
+        tag("h2", "Schemas", id="schemas"),
+        (_schema(name, schema) for name, schema in document["components"]["schemas"].items()),
+        tag("h2", "Problems", id="problems"),
+        _problem_list(),
+    ]
+    return _whole("The interface", parts)
+
+
+def _place(name: str, anchor: str, what: Child) -> Html:
+    return tag("li", tag("a", name, href=f"#{anchor}"), ": ", what)
+
+
+def _table(headings: Iterable[str], rows_: Iterable[Html]) -> Html:
+    return tag("table", tag("thead", tag("tr", (tag("th", one) for one in headings))), tag("tbody", rows_))
+
+
+def _row(*cells: Child) -> Html:
+    return tag("tr", (tag("td", one) for one in cells))
+
+
+def _listed(found: Iterable[Child], between: str = ", ") -> Html:
+    """Several, with a text between them."""
+    return join((between if number else None, one) for number, one in enumerate(found))
+
+
+def _call(path: str, method: str, call: Mapping[str, Any]) -> Html:
+    bodies = call.get("requestBody", {}).get("content", {})
+    answers = []
     for status, answer in sorted(call["responses"].items()):
         if "$ref" in answer:
-            refused.append(status)
             continue
-        bodies = ", ".join(
-            f"<code>{kind}</code> {_kind(one['schema'])}" for kind, one in answer.get("content", {}).items()
-        )
         own = [
             name for name in answer["headers"] if name not in openapi.COMMON or answer["headers"][name].get("required")
         ]
-        headers = ", ".join(f'<a href="#header-{name.lower()}">{name}</a>' for name in own)
-        yield f"<tr><td>{status}</td><td>{_text(answer['description'])}</td><td>{bodies or 'none'}</td><td>{headers}</td></tr>"
-    yield f'<tr><td>{", ".join(refused)}</td><td>A <a href="#problems">problem</a>.</td><td>'
-    yield f"<code>{openapi.PROBLEM}</code> {_kind({'$ref': '#/components/schemas/Problem'})}</td><td></td></tr></tbody></table>"
+        answers.append(
+            _row(
+                status,
+                _text(answer["description"]),
+                _listed(
+                    (tag("code", kind), " ", _kind(one["schema"])) for kind, one in answer.get("content", {}).items()
+                )
+                or "none",
+                _listed(tag("a", name, href=f"#header-{name.lower()}") for name in own),
+            )
+        )
+    refused = sorted(status for status, answer in call["responses"].items() if "$ref" in answer)
+    problem = (tag("code", openapi.PROBLEM), " ", _kind({"$ref": "#/components/schemas/Problem"}))
+    answers.append(_row(", ".join(refused), ("A ", tag("a", "problem", href="#problems"), "."), problem, ""))
+    return join(
+        tag("h3", tag("span", method.upper(), class_="method"), " ", tag("code", path), id=call["operationId"]),
+        tag("p", _text(call["summary"])),
+        tag("p", "It needs no key.", class_="note") if call.get("security") == [{}] else None,
+        _parameters(call["parameters"]),
+        (tag("p", "Body: ", tag("code", kind), ", ", _kind(one["schema"])) for kind, one in bodies.items()),
+        _table(("answer", "meaning", "body", "headers"), answers),
+    )
 
 
-def _parameters(parameters: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+def _parameters(parameters: Iterable[Mapping[str, Any]]) -> Html:
     rows_ = [
-        f"<tr><td><code>{html.escape(one['name'])}</code></td><td>{one['in']}</td><td>{_kind(one['schema'])}"
-        f"{', required' if one.get('required') else ''}</td><td>{_text(one.get('description', ''))}</td></tr>"
+        _row(
+            tag("code", one["name"]),
+            one["in"],
+            (_kind(one["schema"]), ", required" if one.get("required") else None),
+            _text(one.get("description", "")),
+        )
         for one in parameters
     ]
-    if rows_:
-        yield "<table><thead><tr><th>parameter</th><th>in</th><th>type</th><th>meaning</th></tr></thead><tbody>"
-        yield from rows_
-        yield "</tbody></table>"
+    return _table(("parameter", "in", "type", "meaning"), rows_) if rows_ else NOTHING
 
 
-def _schema(name: str, schema: Mapping[str, Any]) -> Iterator[str]:
-    yield f'<h3 id="schema-{name.lower()}">{name}</h3>'
+def _schema(name: str, schema: Mapping[str, Any]) -> Html:
     required = schema.get("required", ())
-    yield "<table><thead><tr><th>member</th><th>type</th><th>meaning</th></tr></thead><tbody>"
-    for member, one in schema["properties"].items():
-        optional = "" if member in required else ", may be absent"
-        yield (
-            f"<tr><td><code>{html.escape(member)}</code></td><td>{_kind(one)}{optional}</td>"
-            f"<td>{_text(one.get('description', ''))}</td></tr>"
+    rows_ = (
+        _row(
+            tag("code", member),
+            (_kind(one), None if member in required else ", may be absent"),
+            _text(one.get("description", "")),
         )
-    yield "</tbody></table>"
+        for member, one in schema["properties"].items()
+    )
+    return join(tag("h3", name, id=f"schema-{name.lower()}"), _table(("member", "type", "meaning"), rows_))
 
 
-def _kind(schema: Mapping[str, Any]) -> str:
-    """A schema's type in a few words of HTML."""
+def _kind(schema: Mapping[str, Any]) -> Child:
+    """A schema's type in a few words."""
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
-        return f'<a href="#schema-{name.lower()}">{name}</a>'
+        return tag("a", name, href=f"#schema-{name.lower()}")
     if "anyOf" in schema or "oneOf" in schema:
-        return " or ".join(_kind(one) for one in schema.get("anyOf", schema.get("oneOf")))
+        return _listed((_kind(one) for one in schema.get("anyOf", schema.get("oneOf"))), " or ")
     if "contentSchema" in schema:
-        return f"JSON of {_kind(schema['contentSchema'])}"
+        return "JSON of ", _kind(schema["contentSchema"])
     if "const" in schema:
-        return f"<code>{html.escape(str(schema['const']))}</code>"
+        return tag("code", str(schema["const"]))
     if "enum" in schema:
-        return ", ".join(f"<code>{html.escape(str(one))}</code>" for one in schema["enum"])
+        return _listed(tag("code", str(one)) for one in schema["enum"])
     if schema.get("type") == "array":
-        return f"list of {_kind(schema['items'])}" if schema["items"] else "list"
+        return ("list of ", _kind(schema["items"])) if schema["items"] else "list"
     if schema.get("type") == "object":
         return _kind_of_object(schema)
     text = str(schema.get("type", "anything"))
@@ -220,33 +259,33 @@ def _kind(schema: Mapping[str, Any]) -> str:
         text += f" ({schema['format']})"
     limits = [f"{word} {schema[key]:g}" for key, word in (("minimum", "from"), ("maximum", "to")) if key in schema]
     default = [f"default {schema['default']}"] if "default" in schema else []
-    return ", ".join([html.escape(text), *limits, *default])
+    return ", ".join([text, *limits, *default])
 
 
-def _kind_of_object(schema: Mapping[str, Any]) -> str:
+def _kind_of_object(schema: Mapping[str, Any]) -> Child:
     if "event" in schema.get("properties", ()):  # of a stream
-        return f"{_kind(schema['properties']['event'])} with {_kind(schema['properties']['data'])}"
+        return _kind(schema["properties"]["event"]), " with ", _kind(schema["properties"]["data"])
     if "properties" in schema:
-        members = ", ".join(f"<code>{html.escape(name)}</code>" for name in schema["properties"])
-        return f"object with {members}"
+        return "object with ", _listed(tag("code", name) for name in schema["properties"])
     others = schema.get("additionalProperties")
-    return f"object, its members {_kind(others)}" if isinstance(others, dict) and others else "object"
+    return ("object, its members ", _kind(others)) if isinstance(others, dict) and others else "object"
 
 
-def _problem_list() -> Iterator[str]:
-    yield "<table><thead><tr><th>type</th><th>status</th><th>when</th></tr></thead><tbody>"
-    for one in TYPES.values():
-        statuses = ", ".join(map(str, one.statuses))
-        yield f'<tr><td><a href="{one.type}"><code>{one.type}</code></a></td><td>{statuses}</td><td>{_sentence(one.when)}</td></tr>'
-    yield "</tbody></table>"
+def _problem_list() -> Html:
+    rows_ = (
+        _row(tag("a", tag("code", one.type), href=one.type), ", ".join(map(str, one.statuses)), _sentence(one.when))
+        for one in TYPES.values()
+    )
+    return _table(("type", "status", "when"), rows_)
 
 
-def _text(text: str) -> str:
-    """HTML of a text with code between backticks."""
-    return _CODE.sub(r"<code>\1</code>", html.escape(text))
+def _text(text: str) -> Html:
+    """A text with code between backticks."""
+    parts = _CODE.split(text)
+    return join(tag("code", part) if number % 2 else part for number, part in enumerate(parts))
 
 
-def _sentence(text: str) -> str:
+def _sentence(text: str) -> Html:
     return _text(f"{text[0].upper()}{text[1:]}.")
 
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from web.console.frame import Page, Parts, badge, cut, empty, moment
-from web.console.markup import Child, Html, join, tag
 from web.http.exchange import Exchange
+from web.http.markup import Child, Html, join, tag
 from web.http.problems import Problem
 from web.hub.faults import KINDS, RUNBOOKS, Fault, Kind
 

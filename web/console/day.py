@@ -6,8 +6,8 @@ from typing import Final
 from web.api.query import Query
 from web.console.day_picture import picture, summary
 from web.console.frame import Page, Parts, code, empty
-from web.console.markup import Html, join, tag
 from web.http.exchange import Exchange
+from web.http.markup import Html, join, tag
 
 REFRESH_SECONDS: Final = 60
 TARGET_SECONDS: Final = 2.0  # of a region that went a moment ago

@@ -11,7 +11,7 @@ from datetime import datetime, tzinfo
 from typing import Final
 
 from jobs.contract import MINUTE_SECONDS, Minute
-from web.console.markup import Html, tag
+from web.http.markup import Html, tag
 
 WIDTH: Final = 960
 LEFT: Final = 64  # of each panel; its numbers stand to the left

@@ -18,9 +18,9 @@ from web.api.poll import Poller
 from web.api.recall import Recall
 from web.api.region_stream import RegionStreams
 from web.console.files import Files
-from web.console.markup import NOTHING, Child, Html, join, tag
 from web.http.answer import Answer
 from web.http.exchange import Exchange
+from web.http.markup import NOTHING, Child, Html, join, tag
 from web.http.problems import KINDS, Problem
 from web.hub.ledger import Ledger
 from web.hub.redis import Hub

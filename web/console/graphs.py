@@ -6,7 +6,7 @@ from typing import Final
 
 from jobs.contract import Run
 from web.console.frame import ms_text
-from web.console.markup import Html, tag
+from web.http.markup import Html, tag
 from web.hub.recent import Hour
 
 SPARK_HEIGHT, SPARK_BAR, SPARK_STEP = 22, 3, 4

@@ -21,9 +21,9 @@ from web.api import rows, trail, views
 from web.api.query import Query
 from web.console import frame
 from web.console.frame import Page, Parts, badge, bytes_text, facts, moment, ms_text, table
-from web.console.markup import NOTHING, Child, Html, join, tag
 from web.http.answer import Answer
 from web.http.exchange import Exchange
+from web.http.markup import NOTHING, Child, Html, join, tag
 from web.http.problems import Problem
 from web.hub.faults import Fault
 from web.hub.view import START, STATE_ONLY, TaskView, View

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from web.console.frame import Page, Parts, badge, bytes_text, cut, empty, moment, ms_text, seconds_text
-from web.console.markup import NOTHING, Child, Html, join, tag
 from web.http.exchange import Exchange
+from web.http.markup import NOTHING, Child, Html, join, tag
 
 SHOWN_MAX: Final = 20  # entries of a list
 EVENTS_SHOWN: Final = 5

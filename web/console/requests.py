@@ -13,10 +13,10 @@ from web.api.query import Query
 from web.api.recall import RUNNING, STATUSES
 from web.console import frame
 from web.console.frame import Page, Parts, badge, empty, moment, table
-from web.console.markup import NOTHING, Child, Html, join, tag
 from web.flow.history import HistoryAway, Wanted
 from web.http.answer import Answer
 from web.http.exchange import Exchange
+from web.http.markup import NOTHING, Child, Html, join, tag
 from web.hub.view import View
 
 PAGE: Final = 50

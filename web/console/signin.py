@@ -14,10 +14,10 @@ from urllib.parse import parse_qs, quote
 from regions.settings import Settings
 from web.api.query import Query
 from web.console.frame import Page
-from web.console.markup import tag
 from web.flow.keyring import Keyring
 from web.http.answer import Answer
 from web.http.exchange import Exchange, Head
+from web.http.markup import tag
 from web.http.owner import Owner
 from web.http.problems import Problem
 from web.hub import sessions

@@ -28,8 +28,8 @@ from web.console.frame import (
     ms_text,
     table,
 )
-from web.console.markup import NOTHING, Child, Html, join, tag
 from web.http.exchange import Exchange
+from web.http.markup import NOTHING, Child, Html, join, tag
 from web.http.problems import Problem
 from web.hub.recent import Hour
 from web.hub.redis import HubUnavailable

@@ -17,8 +17,8 @@ from msgspec import Struct
 
 from web.api.query import Query
 from web.console.frame import Page, Parts, badge, code, document_of, empty
-from web.console.markup import NOTHING, Child, Html, join, tag
 from web.http.exchange import Exchange
+from web.http.markup import NOTHING, Child, Html, join, tag
 
 ASKS_MAX: Final = 20  # sources of one form
 WHOLE: Final = re.compile(r"[+-]?[0-9]{1,18}")

@@ -5,4 +5,5 @@ server             cheroot, changed so that a connection can wait without a thre
 exchange, outlet   one request and its answer; sends what a full socket did not take
 quota              how many bytes may be held for clients
 problems           problem documents (RFC 9457)
+markup             HTML that is escaped as it is made
 """

@@ -16,7 +16,7 @@ export function parsed(text) {
   return result;
 }
 
-/** Control characters, marks that change the direction, and halves of pairs, shown as escapes: as web/console/markup.py does. */
+/** Control characters, marks that change the direction, and halves of pairs, shown as escapes: as web/http/markup.py does. */
 export function visible(text) {
   return text.replace(
     // eslint-disable-next-line no-control-regex

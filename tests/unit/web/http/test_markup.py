@@ -2,7 +2,7 @@
 
 import pytest
 
-from web.console.markup import join, tag
+from web.http.markup import join, tag
 
 
 def test_texts_and_attributes_are_escaped():

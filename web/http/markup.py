@@ -71,6 +71,13 @@ def tag(name: str, /, *children: Child, **attributes: str | float | bool | None)
     return Html("".join(parts))
 
 
+def style(sheet: str) -> Html:
+    """A style sheet of ours in line, as it is. Raises ValueError if it would end the element."""
+    if "</" in sheet:
+        raise ValueError("expected a style sheet, found markup")
+    return Html(f"<style>{sheet}</style>")
+
+
 def join(*children: Child) -> Html:
     """Several elements and texts, one after the other."""
     parts: list[str] = []

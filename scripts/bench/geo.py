@@ -4,8 +4,8 @@
     the region  requests at the hub ── gateway ── links ── bridge, workers ── TLS ── the site      the records come home
 
 The links are those of ``scripts/up --wan``: half a round trip each way, a round trip more for a new connection, and TCP's window,
-which begins with 14,600 bytes. They count all that TCP carries, both ways. The same person would see both: until the records
-are there. Each call asks a new question, so that no answer is kept or shared, and each answer is compared with the page's records.
+which begins with 14,600 bytes. They count all that TCP carries, both ways. Both ways are timed until the records are
+there. Each call asks a new question, so that no answer is kept or shared, and each answer is compared with the page's records.
 
 Three states of connections are measured. *Busy*: calls follow each other, so that windows are open. *Idle*: nothing was sent for a
 second. *New*: the same, and the direct client connects for each call, while the site closes each connection of the region's worker.

@@ -3,9 +3,10 @@
 One gateway runs in this process, on the hub of a stack whose own gateway is stopped. Short blocks of synchronous calls are made to it
 in turn: with keys, and as if it were open. Two gateways would not do: who settles a task is a race, and the loser's call costs more.
 
-Whatever else the machine does changes from second to second, so a block is compared with its neighbours alone: one with keys, with the mean
-of the open ones before and after it. What is told is the median of these differences, with its 95 % confidence interval by ranks. The
-same is made of open blocks alone, compared likewise with their neighbours: that must come to 0, and its interval shows what can be told apart.
+Other work on the machine changes from second to second. So a block with keys is only compared with the mean of the
+open blocks before and after it. The result is the median of these differences, with its 95 % confidence interval by
+ranks. Open blocks are compared with their neighbours in the same way: this median must be 0, and its interval shows
+which differences can be seen.
 """
 
 import contextlib

@@ -1,6 +1,6 @@
 """What metrics cost: the CPU time of counting a task, and that of a scrape, beside what a task takes in all.
 
-A load with and one without metrics differ by less than two loads do that are the same. So the counting is measured by itself, with
+Two equal loads differ by more than a load with metrics and one without. So the counting is measured by itself, with
 the objects that count in the parts, and a scrape by the CPU time of a stack that is scraped and does nothing else. Other work on the
 machine only adds: of the counting the cheapest repetition counts.
 """

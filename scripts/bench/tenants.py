@@ -151,7 +151,7 @@ def run(progress: Progress, rounds: int) -> Extra:
 
 
 def _line(name: str, seen: list[Found]) -> str:
-    """The medians of the rounds. Tasks that were open before take ``before / rate`` seconds: so long may a bulk wait for them."""
+    """The medians of the rounds. Open tasks take ``before / rate`` seconds, for which a bulk request may wait."""
     p50, p99 = (statistics.median(getattr(one.calls, of) for one in seen) for of in ("p50", "p99"))
     bulk, before = (statistics.median(getattr(one, of) for one in seen) for of in ("bulk_seconds", "before"))
     took = statistics.median(one.before / one.rate if one.rate else 0.0 for one in seen)

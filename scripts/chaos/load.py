@@ -3,8 +3,8 @@
     Load.run   posts each request at its time. Accepted: a Reader follows it to its end. Refused: its id is recorded.
     audit      afterwards, reads every accepted request once more, and asks for every refused one
 
-A client puts up with what clients must put up with: when it can't connect, or a read is answered with 503, it asks again,
-from its last cursor.
+A client behaves as real clients have to: when it can't connect, or a read is answered with 503, it asks again, from
+its last cursor.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""``nearfetch dead``: works dead letters, messages that nobody took, which the gateways keep in the hub's Redis (web.flow.dead).
+"""``nearfetch dead``: handles dead letters, which the gateways keep in the hub's Redis (web.flow.dead).
 
 The commands read and change them in Redis directly, with the settings of the operator who calls them. Clients have no access.
 A retry goes to the gateway over HTTP, like any other request.

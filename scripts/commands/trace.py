@@ -206,7 +206,7 @@ def reached(
 
 
 def clock_offset_ms(calls: Sequence[Call], trails: Mapping[str, Sequence[Mapping[str, Any]]]) -> float:
-    """The hub's clock less this machine's, as far as the calls show it: 0 where that may be, else the middle of what may be.
+    """The hub's clock less this machine's, by the calls: 0 if that is possible, else the middle of what is.
 
     A call is sent before it is accepted, and answered after it was delivered.
     """

@@ -5,5 +5,6 @@ scale        decides on their number, without I/O
 scaler       agrees on it with the region's other pools
 day          notes each minute of the region's day
 report       tells the hub
+metrics      what all processes did, for Prometheus
 examiner     compiles changed definitions in a process of its own
 """

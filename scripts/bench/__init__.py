@@ -8,5 +8,7 @@ load      the clients, the same for ours and the peer's: many at once, or one af
 usage     CPU time and memory of processes
 figures   medians, spreads, ratios, and whether the comparison is fair
 report    the table, and the same as JSON
-bridge_alone, in_flight, waiters, backlog, neighbour   measure Nearfetch alone (extra), each with a stack of its own
+bridge_alone, in_flight, waiters, backlog, neighbour, tenants, interactive, ocean, idle, capacity, key_cost, metrics_cost
+          measure Nearfetch alone (extra), each with a stack of its own
+geo       pages from across an ocean (geo_pages, geo_site, geo_report, geo_picture)
 """

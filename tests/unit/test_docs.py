@@ -1,5 +1,6 @@
 """Documents that list things are held to the code."""
 
+import ast
 import re
 from collections import Counter
 from pathlib import Path
@@ -27,6 +28,13 @@ from web.hub import faults
 
 INTERFACE = openapi.described(settings.Limits())
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+# Packages whose files are said by their names: one for each command, and for each page of the sample site.
+WITHOUT_MAP = {"scripts/commands", "scripts/site", "scripts/site/pages"}
+PACKAGES = {
+    str(init.parent.relative_to(ROOT))
+    for top in ("bridge", "jobs", "regions", "scripts", "web")
+    for init in (ROOT / top).glob("**/__init__.py")
+}
 DOCUMENTS = {
     str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
     for path in (
@@ -199,6 +207,14 @@ def test_every_fault_stands_in_the_document_with_its_anchor():
 def test_the_alert_rules_that_ship_are_those_of_the_faults():
     found = prometheus.RULES.read_text(encoding="utf-8")
     assert found == prometheus.rules(), "run: python -m scripts.stack.prometheus > scripts/prometheus/alerts.yml"
+
+
+@pytest.mark.parametrize("package", sorted(PACKAGES - WITHOUT_MAP))
+def test_the_docstring_of_a_package_names_every_file_in_it(package):
+    """It is the map of the room: whoever opens the folder sees what stands there."""
+    init = ROOT / package / "__init__.py"
+    words = set(re.findall(r"\w+", ast.get_docstring(ast.parse(init.read_text(encoding="utf-8")))))
+    assert {file.stem for file in init.parent.glob("*.py")} - words <= {"__init__", "__main__"}
 
 
 def test_the_architecture_names_every_source_file_once_and_no_other():

@@ -1,11 +1,13 @@
 """The threads that move requests on, in the order of the way.
 
-accept, publish, kept   the ledger, the broker's confirms and the hub's file: then a 202 may be said
-clean                   takes refused requests back, and sends cancels to regions
-settle, refusals        end tasks by what the regions send; refused entries are counted
-listen                  hears from the hub which requests have news
-sweep, dead, holdings   end what nobody ended: overdue tasks, dead letters, results that nobody waits for
-served                  which regions there are, as their files come and go
-webhooks                have the webhooks of ended requests called
-archive, history        take finished requests to MongoDB
+keyring                    knows the API keys
+served                     which regions there are, as their files come and go
+takeover, region_health    the region that gets a task: the source's own, or a standby while that can't answer
+accept, publish, kept      the ledger, the broker's confirms (confirms) and the hub's file: then a 202 may be said
+clean                      takes refused requests back, and sends cancels to regions
+settle, refusals           end tasks by what the regions send; refused entries are counted
+listen                     hears from the hub which requests have news
+sweep, dead, holdings      end what nobody ended: overdue tasks, dead letters, results that nobody waits for
+webhooks                   have the webhooks of ended requests called
+archive, history           take finished requests to MongoDB
 """

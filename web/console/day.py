@@ -39,7 +39,7 @@ def _of(parts: Parts, region: str) -> Html:
     parts.overview.check_region(region)
     minutes = parts.overview.day_of(region)
     if not minutes:
-        return empty("Nothing is recorded yet. Its workers tell each minute about 20 seconds after its end.")
+        return empty("Nothing is recorded yet. Its workers report each minute about 20 seconds after its end.")
     found = parts.settings.region.get(region)
     target = found.scale.target_wait_seconds if found is not None else TARGET_SECONDS
     name = f"The last day of {region}"

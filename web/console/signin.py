@@ -127,7 +127,7 @@ class SignIn:
                     aria_describedby="key-error key-hint" if said else "key-hint",
                 ),
                 error,
-                tag("span", "It begins with nf_. Whoever runs this gateway makes one with ", tag("code", "nearfetch key create"), ".", id="key-hint", class_="hint"),
+                tag("span", "It begins with nf_. The operator of this gateway makes one with ", tag("code", "nearfetch key create"), ".", id="key-hint", class_="hint"),
                 class_="field",
             ),
             tag("input", type="hidden", name="next", value=leads_to),

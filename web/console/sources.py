@@ -285,7 +285,7 @@ def _message(parts: Parts, exchange: Exchange, request: str | None, task: str | 
 
 def _learned(learned: View | None) -> Html:
     if learned is None:
-        return empty("Nothing was learned yet: it had no run that says something about it.")
+        return empty("Nothing is known yet: no run has said anything about it.")
 
     def cell(value: float | None, form: Any) -> str:
         return "too few runs" if value is None else form(value)

@@ -5,6 +5,7 @@
     sources      the definition that a task runs by
     asking       every page: fetch, parse
     life         the record that the steps fill, and how it ends
+    rehearsal    made-up tasks, before a process claims its first one
 
 ``run`` is the function that jobs name on the wire, so that RQ's tools show it. Only Nearfetch's own worker runs such jobs.
 """

@@ -61,8 +61,9 @@ class Runner:
         secrets: Mapping[str, str] | None = None,
         store: AnswerStore | None = None,
         cache: Cache | None = None,
+        sources: Sources | None = None,
     ) -> None:
-        """``fetchers`` (by egress) and ``secrets`` (by name, for every source) replace those of the region.
+        """``fetchers`` (by egress) and ``secrets`` (by name, for every source) replace those of the region, ``sources`` all sources.
 
         ``store`` keeps raw answers for operators, ``cache`` the region's good answers for later tasks. Without one,
         nothing is kept there.
@@ -72,8 +73,10 @@ class Runner:
             region = msgspec.structs.replace(region, secrets=bound)
         self._records_bytes_max = settings.limits.records_bytes_max
         self._region = region.name
-        catalog = Catalog(settings.source_folders, settings.first_region, {region.name: region})
-        self._sources = Sources(catalog, region)
+        if sources is None:
+            catalog = Catalog(settings.source_folders, settings.first_region, {region.name: region})
+            sources = Sources(catalog, region)
+        self._sources = sources
         self._secrets_of = region.secrets_of
         self._passwords = passwords_of(region)
         self._store = AnswerStore(Raw()) if store is None else store

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from jobs.answers.cache import Cache
 from jobs.answers.store import AnswerStore
+from jobs.task.rehearsal import rehearse
 from jobs.task.runner import Runner
 from jobs.worker import executor
 from jobs.worker.entry import enter, run
@@ -19,6 +20,7 @@ def main(argv: list[str]) -> int:
     def life(settings: Settings, region: Region, worker: Callable[[executor.Runner], Worker]) -> int:
         store = AnswerStore(region.raw)
         runner = Runner(settings, region, store=store, cache=Cache(connect.open_redis(region.redis.url, name="cache")))
+        rehearse(settings, region)
         store.start()
         code = run(worker(runner))
         store.close()

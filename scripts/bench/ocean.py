@@ -141,18 +141,25 @@ class Ocean:
         return int(found["entries-added"])
 
     def _renew(self) -> None:
-        """Replaces the gateway, the bridge and the workers, and waits until the new ones are ready."""
+        """Replaces the gateway, the bridge and the workers, and waits until the new ones are ready.
+
+        Each worker process must be: one that still starts takes a processor from the others.
+        """
         stack, parts = self.ours.stack, ("gateway", f"bridge-{REGION}", f"workers-{REGION}")
-        old, pids = self._urgent(), [stack.pid(part) for part in parts]
+        old, pids = self._workers(), [stack.pid(part) for part in parts]
         for part in parts:
             stack.signal(part, signal.SIGKILL)  # the supervisor starts it again
         _until(lambda: all(stack.pid(part) not in (0, pid) for part, pid in zip(parts, pids, strict=True)), "new parts")
         not_ready = answers(self.ours.port, "/readyz")
-        _until(lambda: not not_ready() and self._urgent() - old and self._consumes(), "the new parts to be ready")
+        wanted = 1 + stack.settings.region[REGION].scale.min  # one for urgent tasks
+        _until(
+            lambda: not not_ready() and len(self._workers() - old) >= wanted and self._consumes(),
+            "the new parts to be ready",
+        )
 
-    def _urgent(self) -> set[str]:
-        """The living processes for urgent tasks that have their connections to the hub."""
-        keys: Any = self._region.smembers(names.rq_workers_of(names.urgent(REGION)))
+    def _workers(self) -> set[str]:
+        """The living worker processes that have their connections to the hub."""
+        keys: Any = self._region.sunion([names.rq_workers_of(of) for of in (REGION, names.urgent(REGION))])
         workers = {key.decode().removeprefix(names.rq_worker("")) for key in keys}
         clients: Any = self._hub.client_list()
         return {

@@ -279,13 +279,14 @@ class Hub:
             self._admitted -= admitted
         is_full = limit > 0 and used + coming > FULL_AT * limit
         self._full = FULL if is_full else None
-        if self._away is not None or self._denied is not None:
-            self._rehearse()
         was = self._away or (refused if self._refusal is None else None)
+        if was is not None:
+            self.client.connection_pool.disconnect(inuse_connections=False)  # they were made before the outage
+        if self._away is not None or self._denied is not None:
+            self._rehearse()  # on a new connection, which is then ready for the first request
         if was is not None:
             log.info("redis reached", was=was)
             self._away = None
-            self.client.connection_pool.disconnect(inuse_connections=False)  # they were made before the outage
             for call in self.regained:
                 call()
         self._is_calm = not admitted and self.state is None and self._took[-1] < SLOW_SECONDS

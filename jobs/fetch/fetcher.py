@@ -31,7 +31,7 @@ from jobs.errors import BlockedAddress, ConnectionFailed, HttpStatus, TaskError,
 from jobs.fetch import body
 from jobs.fetch.answer import Headers, Malformed, Response
 from jobs.fetch.connection import POOLS_BY_SCHEME, Adapter, tls_context
-from jobs.fetch.exchange import Exchange, Watchdog, error_text
+from jobs.fetch.exchange import Exchange, Route, Watchdog, error_text
 from jobs.fetch.guard import SCHEMES, Allowed, Guard, Resolve, system_resolve
 from jobs.fetch.proxy import Proxied
 from jobs.fetch.route import Direct
@@ -102,13 +102,15 @@ class Fetcher:
         connections: int = 64,
         ca_file: str | None = None,
         resolve: Resolve = system_resolve,
+        route: Route | None = None,
     ) -> None:
+        """``route`` leads to targets instead of the egress's own."""
         guard, context, proxy = Guard(allow, resolve), tls_context(ca_file), proxy_of(egress)
-        self._route: Direct | Proxied = Direct(guard, egress.source_address)
+        self._route = route or Direct(guard, egress.source_address)
         pools = POOLS_BY_SCHEME
-        if proxy is not None:
-            self._route = Proxied(proxy, name, guard, context, egress.source_address)
-            pools = self._route.pools
+        if proxy is not None and route is None:
+            self._route = proxied = Proxied(proxy, name, guard, context, egress.source_address)
+            pools = proxied.pools
         self._origins = dict(origins or {})
         self._headers = {"User-Agent": egress.user_agent, "Accept": "*/*", "Accept-Encoding": body.ACCEPTED}
         self._adapter = Adapter(connections=connections, context=context, pools=pools)

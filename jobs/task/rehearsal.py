@@ -1,47 +1,61 @@
 """Made-up tasks before a process's first real one, so that this does not take longer than later ones.
 
 What runs for the first time is slow: a forked process copies each page of memory that it touches, and patterns are compiled on first
-use. These tasks take the steps of real ones. Their pages stand beside this file (``rehearsal``): nothing is fetched or kept.
+use. These tasks take the steps of real ones. Their pages stand beside this file (``rehearsal``), and are read from a socket of this
+process: nobody is asked, and nothing is kept.
 """
 
+import socket
 from pathlib import Path
 from typing import Final
 
+from urllib3.connection import HTTPConnection
+
 from jobs.contract import Task
+from jobs.definition.ask import DEFAULT_EGRESS
 from jobs.definition.catalog import Catalog
-from jobs.fetch.fetcher import Terms
-from jobs.page import Page, Request
+from jobs.fetch.exchange import Exchange
+from jobs.fetch.fetcher import Fetcher
 from jobs.queue.clock import machine_ms
 from jobs.task.execution import Execution
 from jobs.task.runner import Runner
 from jobs.task.sources import Sources
-from regions import logs
 from regions.settings import Region, Settings
 
-FOLDER: Final = Path(__file__).with_name("rehearsal")  # each NAME.toml has its page, NAME.html or NAME.json
-CONTENT_TYPES: Final = {"html": "text/html; charset=utf-8", "json": "application/json"}
+FOLDER: Final = Path(__file__).with_name(
+    "rehearsal"
+)  # NAME.toml asks the host NAME.rehearsal.invalid, whose answer is NAME.http
 DEADLINE_MS: Final = 30_000
 
-log = logs.get("worker")
 
+class _Answers:
+    """A route (``jobs.fetch.exchange.Route``) to the answers of the folder."""
 
-class _Pages:
-    """Answers requests by the pages of the folder."""
+    def __init__(self) -> None:
+        self._far_ends: list[socket.socket] = []
 
-    def fetch(self, request: Request, terms: Terms, /) -> Page:
-        path = FOLDER / request.url.rpartition("/")[2]
-        body = path.read_bytes()
-        terms.received_bytes += len(body)
-        return Page(request, request.url, 200, {"content-type": CONTENT_TYPES[path.suffix[1:]]}, body, request.params)
+    def connect(self, exchange: Exchange, connection: HTTPConnection) -> socket.socket:
+        """A socket from which a host's answer can be read at once."""
+        near, far = socket.socketpair()
+        self._far_ends.append(far)
+        exchange.hold(near)
+        head, _, body = (
+            (FOLDER / connection.host.partition(".")[0]).with_suffix(".http").read_bytes().partition(b"\n\n")
+        )
+        far.sendall(head.replace(b"\n", b"\r\n") + b"\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        return near
 
     def close(self) -> None:
-        """Does nothing: nothing is open."""
+        """Closes the far ends."""
+        for far in self._far_ends:
+            far.close()
 
 
 def rehearse(settings: Settings, region: Region) -> list[str]:
-    """Runs a task for each definition of the folder, which takes a few ms in all; returns how each ended."""
-    catalog = Catalog([FOLDER], region.name)
-    runner = Runner(settings, region, fetchers=dict.fromkeys(region.egress, _Pages()), sources=Sources(catalog, region))
+    """Runs a task for each definition of the folder, which takes some ms in all; returns how each ended."""
+    catalog, answers = Catalog([FOLDER], region.name), _Answers()
+    fetchers = {DEFAULT_EGRESS: Fetcher(route=answers)}
+    runner = Runner(settings, region, fetchers=fetchers, sources=Sources(catalog, region))
     ended = []
     for entry in catalog.entries():
         assert entry.definition is not None
@@ -58,4 +72,5 @@ def rehearse(settings: Settings, region: Region) -> list[str]:
         )
         ended.append(runner.run(Execution(task)).outcome.status)
     runner.close()
+    answers.close()
     return ended

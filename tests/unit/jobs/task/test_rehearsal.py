@@ -17,11 +17,9 @@ REGION = SETTINGS.one("fra")
 )
 def test_each_made_up_task_takes_all_steps_and_asks_nobody(egress):
     region = msgspec.structs.replace(REGION, egress=egress)
-    names = {path.stem for path in rehearsal.FOLDER.glob("*.toml")}
-    assert rehearsal.rehearse(SETTINGS, region) == ["succeeded"] * len(names)
-    assert {path.suffix for path in rehearsal.FOLDER.iterdir()} - {".toml"} == {
-        f".{kind}" for kind in rehearsal.CONTENT_TYPES
-    }
+    made_up = list(rehearsal.FOLDER.glob("*.toml"))
+    assert len(made_up) == len(list(rehearsal.FOLDER.glob("*.http"))) > 1
+    assert rehearsal.rehearse(SETTINGS, region) == ["succeeded"] * len(made_up)
 
 
 def test_a_worker_process_rehearses_before_it_claims(monkeypatch):

@@ -2,12 +2,16 @@
 
 The list has those that the history has, and those that it has not yet: they run, or have just ended (``names.LISTED``).
 
-MongoDB may take seconds or never answer. So the exchange is parked first, and only two threads of this module wait.
+MongoDB may take seconds or never answer. So the exchange is parked first, and only two threads of this module wait. They take
+the calls in turn between those who ask, so that whoever asks much delays only itself.
 """
 
+import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -42,6 +46,8 @@ class Recall:
         self._history, self._ledger, self._base = history, ledger, base
         self._result_ttl_seconds = result_ttl_seconds
         self._threads = ThreadPoolExecutor(THREADS, "history")
+        self._lock = threading.Lock()
+        self._waiting: dict[str, deque[Callable[[], None]]] = {}  # by who asks; whose turn is next comes first
 
     def stop(self) -> None:
         """Clients that still wait get no answer."""
@@ -158,7 +164,20 @@ class Recall:
         """Answers from a thread that may wait for the history. ``told`` makes the answer if that fails."""
         if not exchange.is_parked:
             exchange.park()
-        self._threads.submit(_answer, exchange, look, told)
+        with self._lock:
+            calls = self._waiting.setdefault(exchange.whose, deque())
+            calls.append(partial(_answer, exchange, look, told))
+        self._threads.submit(self._next)
+
+    def _next(self) -> None:
+        """Makes the next call."""
+        with self._lock:
+            whose = next(iter(self._waiting))
+            calls = self._waiting.pop(whose)
+            call = calls.popleft()
+            if calls:
+                self._waiting[whose] = calls
+        call()
 
 
 def _answer(exchange: Exchange, look: Callable[[], Answer | None], told: Callable[[Problem], Answer]) -> None:

@@ -165,6 +165,11 @@ class Exchange:
         return parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=200)
 
     @property
+    def whose(self) -> str:
+        """Who asks, where room and time are shared out: an API key, or the client's address without one."""
+        return self.owner.key or self._socket.address
+
+    @property
     def written_bytes(self) -> int:
         """How many bytes of the answer the kernel has taken."""
         return self._written

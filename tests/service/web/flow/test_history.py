@@ -1,7 +1,9 @@
 """The history: every finished request reaches it, through outages, and answers for those that left Redis."""
 
+import contextlib
 import json
 import signal
+import threading
 
 import pytest
 import ulid
@@ -14,6 +16,7 @@ from tests.service.conftest import RedisInstance
 from tests.service.gateway import JSON, LIST, GatewayProcess, Stack
 from tests.waiting import states, until
 from tests.wire import Wire, ask, events
+from web.api.recall import THREADS
 from web.flow import archive, history
 from web.hub import keys
 
@@ -351,6 +354,31 @@ def test_a_frozen_store_holds_up_nobody(tmp_path, rabbitmq, hub_redis):
         store.running.signal(signal.SIGCONT)
         stack.stop()
         store.stop()
+
+
+def test_whoever_searches_much_delays_nobody_else(stack, store, monkeypatch):
+    """Searches are made in turn between those who ask."""
+    recall, sought, go_on = stack.gateway.recall, [], threading.Event()
+    real = recall.found
+
+    def found(wanted):
+        go_on.wait(60)
+        sought.append(wanted.source)
+        return real(wanted)
+
+    monkeypatch.setattr(recall, "found", found)
+    with contextlib.ExitStack() as opened:
+        crowd = [opened.enter_context(Wire(stack.port)) for _ in range(30)]
+        for number, wire in enumerate(crowd):
+            wire.send("GET", f"/v1/requests?source=crowd-{number}")
+        until(lambda: len(stack.gateway.server.outlet.open) == len(crowd), "all to wait")
+        other = opened.enter_context(Wire(stack.port, address="127.0.0.2"))
+        other.send("GET", "/v1/requests?source=other")
+        until(lambda: len(stack.gateway.server.outlet.open) == len(crowd) + 1, "the other, too")
+        go_on.set()
+        assert {wire.reply().status for wire in (*crowd, other)} == {200}
+    assert sought.index("other") <= 2 * THREADS, sought  # behind what was begun, and a turn of the crowd's
+    assert len(sought) == len(crowd) + 1
 
 
 def test_what_a_dead_gateway_took_is_archived_by_another(stack, store):

@@ -61,9 +61,8 @@ class Bridge:
         self._ttl_ms = round(settings.limits.result_ttl_seconds * 1000)
         self._parameters = connect.amqp_parameters(settings.hub.amqp, name=f"bridge-{region}@{self.name}")
         self._ioloop = IOLoop()
-        self._waker, self._woken = (
-            socket.socketpair()
-        )  # a signal handler may take no lock, and so may not call the ioloop
+        # A signal handler may take no lock, and so may not call the ioloop.
+        self._waker, self._woken = socket.socketpair()
         self._waker.setblocking(False)
         self._ioloop.add_handler(self._woken.fileno(), self._wake_up, IOLoop.READ)
         self._connection: pika.SelectConnection | None = None

@@ -91,9 +91,8 @@ class Enqueuer:
         self._client = client
         self._queues = names.rq_queue(region), names.rq_queue(names.urgent(region))
         self._link: Link | None = None
-        self._asked: dict[
-            str, tuple[str, int]
-        ] = {}  # by key: the last task with that question, and its deadline (hub ms)
+        # By key: the last task with that question, and its deadline (hub ms).
+        self._asked: dict[str, tuple[str, int]] = {}
         self._backlog = 0  # jobs that may be waiting ahead of the next one
 
     @property

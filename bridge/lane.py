@@ -151,9 +151,8 @@ class Lane:
         self.counts = [0] * len(OUTCOMES)  # of messages
         self.waiting: int | None = None  # messages in the queue, at the broker's last answer
         self._asked_at = 0.0  # when the broker was asked what it has not answered (monotonic); 0: nothing
-        self._missing_since = (
-            0.0  # since when messages are ready, while this consumer holds none and gets none; 0: it does
-        )
+        # Since when messages are ready, while this consumer holds none and gets none; 0: it does.
+        self._missing_since = 0.0
         self.inbox: Inbox | None = None
 
     @property
@@ -165,9 +164,8 @@ class Lane:
     def reason(self) -> str:
         """Why no messages can arrive although they are wanted; empty when they can."""
         if not self._closed_reason and self._consumer != self._answered:
-            return (
-                f"waiting for RabbitMQ to start a consumer of {self.queue}"  # a queue without a leader does not answer
-            )
+            # A queue without a leader does not answer.
+            return f"waiting for RabbitMQ to start a consumer of {self.queue}"
         return self._closed_reason
 
     def open(self, connection: pika.SelectConnection) -> None:

@@ -116,9 +116,8 @@ class Report:
             self._news.clear()
             self.run_once()
             if self._failed_tries:
-                self._stopping.wait(
-                    connect.backoff_seconds(self._failed_tries)
-                )  # news must not hammer a hub that is away
+                # News must not hammer a hub that is away.
+                self._stopping.wait(connect.backoff_seconds(self._failed_tries))
             elif not self._stopping.is_set():
                 self._news.wait(max(0.0, min(self._due, self._status_due) - time.monotonic()))
 

@@ -20,9 +20,8 @@ from jobs.errors import TaskError
 
 VERSION: Final = 1
 ZSTD_LEVEL: Final = 3
-PACKER_BYTES_MAX: Final = (
-    262_144  # of records; a compressor of more is not reused, since it keeps all memory that it needed
-)
+# Of records; a compressor of more is not reused, since it keeps all memory that it needed.
+PACKER_BYTES_MAX: Final = 262_144
 COMPRESS_FROM_BYTES: Final = 512  # smaller frames gain nothing
 KEEP_MS: Final = 300_000  # a job's record outlives its deadline by this, so that a redelivery is recognized
 HEAD_BYTES_MAX: Final = 100_000  # of a frame at the hub

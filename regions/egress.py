@@ -12,9 +12,8 @@ from urllib.parse import unquote, urlsplit
 from msgspec import Struct
 
 SCHEMES: Final = ("http", "https", "socks5", "socks5h")
-SOCKS_BYTES_MAX: Final = (
-    127  # for user and password each: RFC 1929 permits 255, but PySocks encodes the length as UTF-8
-)
+# For user and password each: RFC 1929 permits 255, but PySocks encodes the length as UTF-8.
+SOCKS_BYTES_MAX: Final = 127
 
 
 class Egress(Struct, frozen=True, forbid_unknown_fields=True):

@@ -30,9 +30,8 @@ from regions.printable import printable, printable_json  # noqa: E402
 GATHER_SECONDS: Final = 0.2
 REPEATED_SECONDS: Final = 60.0  # between two lines about one cause
 CAUSES_MAX: Final = 200
-GATHER_MAX: Final = (
-    1_000  # waiting lines; when nothing collects them, the thread that logs the next one writes them itself
-)
+# Waiting lines; when nothing collects them, the thread that logs the next one writes them itself.
+GATHER_MAX: Final = 1_000
 
 
 class _Unbroken:

@@ -61,9 +61,8 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     records_bytes_max: Count = 5_000_000
     request_bytes_max: Count = 50_000_000
     answer_bytes_max: Count = 8_000_000
-    region_bytes_max: Annotated[int, Meta(ge=0)] = (
-        0  # at the hub; 0 means a share of its Redis's maxmemory (web.flow.holdings)
-    )
+    # At the hub; 0 means a share of its Redis's maxmemory (web.flow.holdings).
+    region_bytes_max: Annotated[int, Meta(ge=0)] = 0
 
 
 class History(Struct, frozen=True, forbid_unknown_fields=True):

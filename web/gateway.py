@@ -248,9 +248,8 @@ class Gateway:
             self.holdings,
             self.settler,
         )
-        with ThreadPoolExecutor(
-            len(readers)
-        ) as pool:  # side by side: each waits up to a second for its server's last reply
+        # Side by side: each waits up to a second for its server's last reply.
+        with ThreadPoolExecutor(len(readers)) as pool:
             list(pool.map(lambda part: part.stop(), readers))
         self.acceptor.stop()
         self.publisher.stop()

@@ -17,9 +17,8 @@ def faults(definition: Definition, compiler: Compiler) -> list[Fault]:
     reader = Reader(definition.path.name, definition.path.read_text(encoding="utf-8"))
     for where, selector in _selectors(definition):
         is_css = selector.language == "css"
-        if selector.language == "xpath" or (
-            is_css and "|" in selector.expression
-        ):  # other css was checked when the file was read
+        # Other css was checked when the file was read.
+        if selector.language == "xpath" or (is_css and "|" in selector.expression):
             try:
                 compiler.path(selector, frozenset())
             except ValueError as error:

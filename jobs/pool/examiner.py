@@ -44,9 +44,8 @@ class Examiner:
 
     def __init__(self, changed: Callable[[], None], *, seconds: float = SECONDS) -> None:
         self._changed, self._seconds = changed, seconds
-        self._known: dict[
-            Key, tuple[str, float]
-        ] = {}  # faults ("" for none), and until when they are valid (monotonic)
+        # Faults ("" for none), and until when they are valid (monotonic).
+        self._known: dict[Key, tuple[str, float]] = {}
         self._is_busy = self._is_stopping = False
         self._process: subprocess.Popen[bytes] | None = None
         self._thread: threading.Thread | None = None

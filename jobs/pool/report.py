@@ -228,9 +228,8 @@ class Reporter:
             # Not older ones: the hub has a place for each minute of the day.
             since = self._day_sent or str(connect.redis_now_ms(self._client) - DAY_MS)
             entries: Any = self._client.xrange(names.DAY, min=since, count=MINUTES_MAX)
-        except (
-            redis.exceptions.RedisError
-        ):  # the status says that it is away, and must not wait for it once more each time
+        # The status says that it is away, and must not wait for it once more each time.
+        except redis.exceptions.RedisError:
             self._day_due = time.monotonic() + DAY_SECONDS
             return [], self._day_sent
         if len(entries) < MINUTES_MAX:

@@ -118,9 +118,8 @@ def clock_of(client: redis.Redis) -> Clock:
     pool = client.connection_pool
     if (clock := _of_pools.get(pool)) is None:
         options = pool.connection_kwargs
-        there = sorted(
-            options.get("hosts") or [(options.get("host"), options.get("port"))]
-        )  # connections put their master first
+        # Connections put their master first.
+        there = sorted(options.get("hosts") or [(options.get("host"), options.get("port"))])
         clock = _clocks.setdefault((str(there), options.get("path"), options.get("db")), Clock())
         _of_pools[pool] = clock
     return clock

@@ -274,9 +274,8 @@ class Home:
         self._heard = time.monotonic()
         self._succeeded()
         for reply in replies:
-            if isinstance(
-                reply, Exception
-            ):  # only this one, and also when it is sent again: the deadline ends its task
+            # Only this one, and also when it is sent again: the deadline ends its task.
+            if isinstance(reply, Exception):
                 log.error("the hub refused a result", region=self._region, error=str(reply))
         with self._changed:
             way.taken += [(shipment.entry, len(shipment.outcome.frame)) for shipment in shipments]

@@ -24,9 +24,8 @@ from jobs.queue.breaker import Breakers
 from jobs.queue.script import load
 from regions import logs, names
 
-CALL_SECONDS: Final = (
-    1.0  # between two looks at the hosts that tasks wait for, if nothing says sooner; no task waits: no look
-)
+# Between two looks at the hosts that tasks wait for, if nothing says sooner; no task waits: no look.
+CALL_SECONDS: Final = 1.0
 SLICE_SECONDS: Final = 0.1  # of a wait, before it looks for a cancel
 AWAY_SECONDS: Final = (0.1, 0.5)  # the same while the region's Redis is away
 ASK_SECONDS: Final = (0.02, 0.06)  # between two requests for another host's turn

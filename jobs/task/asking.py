@@ -133,9 +133,8 @@ class Asker:
                 self._obey(life, replace(request, url=url))
             life.turn.take(url, life.task.source, deadline=life.deadline, cancelled=life.cancelled)
         finally:
-            life.result.timing.fetch_ms -= (
-                time.perf_counter() - began
-            ) * 1000  # a fetch of robots.txt counts by itself
+            # A fetch of robots.txt counts by itself.
+            life.result.timing.fetch_ms -= (time.perf_counter() - began) * 1000
 
     def _get(self, life: Life, request: Request, *, jar: RequestsCookieJar | None, max_bytes: int) -> Page:
         """Waits for a turn, then fetches once."""

@@ -38,9 +38,8 @@ from regions import logs
 from regions.secret import Secret
 from regions.settings import Raw, Region, Settings
 
-END_MARGIN_SECONDS: Final = (
-    0.2  # a fetch ends this long before the deadline: a task that ends after it counts as expired
-)
+# A fetch ends this long before the deadline: a task that ends after it counts as expired.
+END_MARGIN_SECONDS: Final = 0.2
 BACK_SECONDS: Final = (0.5, 1.5)  # until a task is claimed again that found no thread to wait in
 
 log = logs.get("worker")

@@ -214,9 +214,8 @@ def _is_plain(body: bytes, *, is_declared: bool) -> bool:
     """Whether UTF-8 has only usual characters, and, if UTF-8 is not declared, no two of them side by side."""
     if is_declared:
         try:
-            body.decode().encode(
-                "latin-1"
-            )  # quick, and true of most Western pages; no odd lead byte is among these characters
+            # Quick, and true of most Western pages; no odd lead byte is among these characters.
+            body.decode().encode("latin-1")
         except UnicodeEncodeError:
             return _ODD.search(body.translate(None, _LOW)) is None
         return True

@@ -49,9 +49,8 @@ _RFC: Final = re.compile(
     r"(?: ?(?P<zone>[a-z+\u2212-][^ ]{0,40}(?: [a-z+\u2212\d-][^ ]{0,20})??))??(?: (?P<y3>\d{4}))?",
     re.IGNORECASE,
 )
-_DAYS_OFFSET: Final = re.compile(
-    r"-(?:0\d|1[0-2]):?(?:00|15|30|45)", re.ASCII
-)  # after a day without a time: 2026-11-24-05:00
+# After a day without a time: 2026-11-24-05:00.
+_DAYS_OFFSET: Final = re.compile(r"-(?:0\d|1[0-2]):?(?:00|15|30|45)", re.ASCII)
 _COMMENT: Final = re.compile(r" ?\([^()]{0,80}\)")
 _MILLISECONDS_FROM: Final = 100_000_000_000  # as seconds: the year 5138; as milliseconds: 1973
 # Years that more likely belong to another calendar. 2026 is 1448 in the Islamic, 1405 in the Iranian, 2569 in the Buddhist and

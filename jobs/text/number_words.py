@@ -68,9 +68,8 @@ trilioni triliyan triliɔn ɔpepem ɔpepepem ɔpepepepem ကုဋေ ဋေ ට
 ཕྲག བ བརྒྱ བྱེ འབུམ ཡ ས སྟོང
 """.split()
 )
-_ANYWHERE: Final = frozenset(
-    {"mio", "mrd", "mln", "mld", "mlrd", "млн", "млрд", "тыс", "тис"}
-)  # multiply anywhere in a text, as do multipliers of 6 letters or more
+# Multiply anywhere in a text, as do multipliers of 6 letters or more.
+_ANYWHERE: Final = frozenset({"mio", "mrd", "mln", "mld", "mlrd", "млн", "млрд", "тыс", "тис"})
 # Letters and words that are as often a unit as a multiplier: 5 m, 2 L, 6 Bio. With a currency they multiply.
 _UNCERTAIN: Final = frozenset("m t L G H J N P D E Y м bio ko".split())
 _UNSPACED: Final = tuple(  # in scripts without blanks between words

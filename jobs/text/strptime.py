@@ -181,9 +181,8 @@ def _compiled(form: str, lang: str) -> tuple[re.Pattern[str], Mapping[str, Mappi
         elif kind in "zZ":
             parts.append(r"(?P<z>\S(?:.{0,50}?\S)?)")
         else:
-            near = (
-                beside[-1:] if kind == "f" else beside
-            )  # of a fraction only a number right after it decides where it ends
+            # Of a fraction only a number right after it decides where it ends.
+            near = beside[-1:] if kind == "f" else beside
             is_glued = kind in _FIXED and any(one in _NUMBERS for one in near if one is not None)
             parts.append(rf"(?P<{'d' if kind == 'e' else kind}>{_FIXED[kind] if is_glued else _NUMBERS[kind]})")
         is_name = kind is not None and kind in "aAbBh"

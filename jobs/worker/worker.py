@@ -33,9 +33,8 @@ from jobs.worker.thread_pool import ThreadPool
 from regions import connect, logs, names
 from regions.settings import Region, Settings
 
-CLAIM_MAX: Final = (
-    16  # jobs of one claim. The next follows at once; the limit shares a burst among the region's processes
-)
+# Jobs of one claim. The next follows at once; the limit shares a burst among the region's processes.
+CLAIM_MAX: Final = 16
 WAIT_SECONDS: Final = 1.5  # for a job, while none runs and none is due; each claim renews the lease
 CHECK_SECONDS: Final = 1.0  # between two looks at running jobs; a wait for a job is no longer then
 PAUSE_SECONDS: Final = 0.2  # after a refused claim

@@ -175,9 +175,8 @@ async def many(
     over = time.monotonic() + warm_seconds + seconds
 
     async def follow(number: int) -> None:
-        await asyncio.sleep(
-            row.delay_seconds * number / clients
-        )  # otherwise all pages of a row with a delay would end at once
+        # Otherwise all pages of a row with a delay would end at once.
+        await asyncio.sleep(row.delay_seconds * number / clients)
         async with connected(contender.port) as connection:
             while time.monotonic() < over:
                 wanted = list(itertools.islice(numbers, SOURCES))

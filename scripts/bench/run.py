@@ -31,13 +31,11 @@ from scripts.terminal import Progress
 
 QUICK: Final = ("threads16", "prefork")  # the peer's pools that can be the best in a row without a delay
 LATE: Final = ("threads16", "threads64")  # and in a row with one
-CALLED: Final = (
-    "prefork"  # the peer's pool for calls beside a load: a pool of their own, so that they wait for no other task
-)
+# The peer's pool for calls beside a load: a pool of their own, so that they wait for no other task.
+CALLED: Final = "prefork"
 IDLE_SECONDS: Final = 3.0
-ROUNDS_TO_JUDGE: Final = (
-    3  # before judging whether the comparison is fair; other work may have disturbed a single round
-)
+# Before judging whether the comparison is fair; other work may have disturbed a single round.
+ROUNDS_TO_JUDGE: Final = 3
 SLOW_CALLS_SECONDS: Final = 10.0  # limit for the synchronous calls of a row with a delay
 BAR: Final = 24
 

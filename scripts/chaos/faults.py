@@ -267,9 +267,8 @@ def _step_clock(doing: Doing) -> None:
     clocks.step(pid, seconds)
     doing.note = f"{seconds:+d} s"
     doing.last()
-    with contextlib.suppress(
-        FileNotFoundError, ProcessLookupError
-    ):  # killed meanwhile, and the next process has a true clock
+    # Killed meanwhile, and the next process has a true clock.
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         clocks.step(pid, 0)
     doing.end()
 

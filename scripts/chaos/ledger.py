@@ -12,9 +12,8 @@ from scripts.chaos.verdict import Verdict
 
 CALM_SECONDS: Final = 30.0  # this long after a fault's end everything works again
 GRACE_SECONDS: Final = 5.0
-SWEEP_SECONDS: Final = (
-    16.0  # a gateway waits this long after its start, or the return of its servers, before it ends tasks
-)
+# A gateway waits this long after its start, or the return of its servers, before it ends tasks.
+SWEEP_SECONDS: Final = 16.0
 TICK_SECONDS: Final = 0.05  # tolerance, although the client's clock and the hub's are both this machine's
 EXPLAINED: Final = frozenset({"expired", "timeout", "connection", "region_unavailable", "internal"})
 

@@ -308,9 +308,8 @@ def audit(history: History, port: int) -> None:
 
     def look(request: str) -> None:
         status, end = 503, time.time() + LATEST_SECONDS
-        while (
-            status == 503 and time.time() < end
-        ):  # a request that Redis does not have is looked up in the history, which may be away
+        # A request that Redis does not have is looked up in the history, which may be away.
+        while status == 503 and time.time() < end:
             status, _ = Client(port).ask("GET", f"/v1/requests/{request}")
         if status != 404:
             with history.lock:

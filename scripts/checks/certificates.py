@@ -135,9 +135,8 @@ def seen(what: str, host: str, port: int, context: Context) -> Iterator[Finding]
         )
         return
     except ssl.SSLError as error:
-        if "CERTIFICATE_REQUIRED" not in str(error) and "HANDSHAKE_FAILURE" not in str(
-            error
-        ):  # it wants one of the client
+        # It wants one of the client.
+        if "CERTIFICATE_REQUIRED" not in str(error) and "HANDSHAKE_FAILURE" not in str(error):
             yield Finding(
                 severity="wrong",
                 expected="TLS",

@@ -244,9 +244,8 @@ def _known(client: "redis.Redis", key_id: str) -> "Key":
 
     found = keys.read(client)
     if key_id not in found:
-        shown = (
-            key_id if keys.parts_of(key_id) is None else "a whole key"
-        )  # its secret must not stand in a terminal's history
+        # Its secret must not stand in a terminal's history.
+        shown = key_id if keys.parts_of(key_id) is None else "a whole key"
         say(f'There is no key with the id "{shown}"{nearest(key_id, found) if found else ""}', err=True)
         sys.exit(NOT_FOUND)
     return found[key_id]

@@ -10,9 +10,8 @@ BLOCK: Final = 100
 HELD_MAX: Final = 8  # blocks that a process keeps reserved; the servers in older ones listen by now
 TRIES: Final = 2_000  # there are 220 possible places
 
-_held: deque[int] = (
-    deque()
-)  # descriptors of reserved blocks; the kernel closes them with this process, so nothing else must
+# Descriptors of reserved blocks; the kernel closes them with this process, so nothing else must.
+_held: deque[int] = deque()
 _own: list[int] = []  # descriptors of the blocks whose ports free_port hands out one by one
 _left: deque[int] = deque()  # ports of the latest such block that were not handed out yet
 

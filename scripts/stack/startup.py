@@ -93,9 +93,8 @@ class Startup:
         self.done(f"{'document store':<19} 127.0.0.1:{self.ports.store}")
         self.wait("gateway", self.parts["gateway"].not_ready)
         self.regions(regions)
-        keeping = threading.Thread(
-            target=self._keep_queues
-        )  # the queues are declared by now, since the bridges consume
+        # The queues are declared by now, since the bridges consume.
+        keeping = threading.Thread(target=self._keep_queues)
         keeping.start()
         self.wait("gateway", answers(self.ports.gateway, "/readyz"))
         self.start(*self._there("webhooks"))  # its start must not delay the gateway's

@@ -93,9 +93,8 @@ def up(
             f"Expected a data folder without a colon in its path, found {data.path}. Choose another: scripts/up --data DIR"
         )
     began = time.monotonic()
-    before = (
-        time.time() - Process.own().started_at
-    )  # scripts/up became this process, so this is the time of the installation
+    # scripts/up became this process, so this is the time of the installation.
+    before = time.time() - Process.own().started_at
     progress = Progress()
     check_versions()
     wanted = settings.load({key: value for key, value in os.environ.items() if not key.startswith("NEARFETCH__HUB__")})

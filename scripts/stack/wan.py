@@ -30,9 +30,8 @@ from scripts.stack.wan_links import Counts, Rule, Swallow, Way
 HELD_MAX: Final = 4_000_000  # for one direction of a connection, like Linux's buffers; above it the sender waits
 PACKET_BYTES: Final = 1_460
 WINDOW_MAX: Final = 3_000_000  # of what is not acknowledged yet: half of what Linux's largest receive buffer holds
-EARLY_SECONDS: Final = (
-    0.0005  # asyncio waits up to a millisecond longer; so data is early by half of it as often as late
-)
+# asyncio waits up to a millisecond longer; so data is early by half of it as often as late.
+EARLY_SECONDS: Final = 0.0005
 RETRANSMIT_SECONDS: Final = 0.2  # Linux's least retransmission time-out, less the round trip
 
 

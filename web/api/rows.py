@@ -24,9 +24,8 @@ class _Result(msgspec.Struct):
 
 
 FORMULA: Final = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20].", re.DOTALL)  # matched at the beginning
-_NUMBER: Final = re.compile(
-    r"[+-]?(?:[0-9][0-9.,]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?%?"
-)  # begins like a formula, and is none
+# Begins like a formula, and is none.
+_NUMBER: Final = re.compile(r"[+-]?(?:[0-9][0-9.,]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?%?")
 _QUALITY: Final = re.compile(r"[01](\.\d{0,3})?", re.ASCII)
 _TO_QUOTE: Final = re.compile(r'[",\r\n]|^\s|\s$')
 

@@ -98,9 +98,8 @@ class Waiters:
         self._hub, self._ledger = hub, ledger
         self._changed = threading.Condition()
         self._by_request: dict[str, dict[Waiter, None]] = {}
-        self._expected: dict[
-            str, bool | View
-        ] = {}  # requests of one task that are about to begin: whether they had news, or how they ended
+        # Requests of one task that are about to begin: whether they had news, or how they ended.
+        self._expected: dict[str, bool | View] = {}
         self._takers: dict[str, Waiter] = {}  # by request: the waiter that takes its one result
         self._count = 0
         self.by_key: Counter[str] = Counter()  # of the counted, those with an API key

@@ -71,9 +71,8 @@ class Cleaner:
     def __init__(self, hub: Hub, ledger: Ledger, publisher: Publisher) -> None:
         self._hub, self._ledger, self._publisher = hub, ledger, publisher
         self._refusals: dict[str, list[tuple[str, str]]] = {}  # by request: (task, region) of its tasks
-        self._unwritten: dict[
-            str, File
-        ] = {}  # refusals that the hub may hold only in memory, with its file at that time
+        # Refusals that the hub may hold only in memory, with its file at that time.
+        self._unwritten: dict[str, File] = {}
         self._lanes: dict[str, _Lane] = {}  # by region
         self._refuse_at = 0.0
         self._kept = 0  # tasks

@@ -56,9 +56,8 @@ class Lane:
     def __init__(self, channel: Channel, took: list[int]) -> None:
         """``took``: the histogram of the times until confirms (regions.counts)."""
         self.channel, self._took = channel, took
-        self.unconfirmed: dict[
-            int, tuple[Batch, str, float]
-        ] = {}  # by delivery tag: batch, message id, when it was sent
+        # By delivery tag: batch, message id, when it was sent.
+        self.unconfirmed: dict[int, tuple[Batch, str, float]] = {}
         self.since = 0.0  # when the oldest unconfirmed message was sent
         self.confirmed_at = 0.0
         self._tag = 0

@@ -41,9 +41,8 @@ WINDOW_SECONDS: Final = 60.0
 SURPLUS_SHARE: Final = 0.25  # of a region's room: this much unwanted data within a minute bars it
 CLIENTS_SHARE: Final = 0.5  # of maxclients: from here on it is counted whose they are
 CLIENTS_BYTES_SHARE: Final = 0.1  # the same for clients' buffers, of maxmemory
-CLIENTS_BYTES_MIN: Final = (
-    4_000_000  # buffers with which no region is barred, however low maxmemory is: it may have been lowered
-)
+# Buffers with which no region is barred, however low maxmemory is: it may have been lowered.
+CLIENTS_BYTES_MIN: Final = 4_000_000
 STREAMS_FROM_SECONDS: Final = 30.0  # after the start, so that streams are read before they are cut
 AHEAD_MS: Final = 86_400_000  # ids this far ahead of the clock were forged, so that the stream takes no more entries
 

@@ -15,9 +15,8 @@ from msgspec import Struct, structs
 from web.hub.takeover import Record
 
 BAD_MS: Final = 4_000  # both parts report every 2 s, so two reports are missing
-GAP_MS: Final = (
-    2_000  # after a longer gap between two looks, the hub may have been away: all that was said before is void
-)
+# After a longer gap between two looks, the hub may have been away: all that was said before is void.
+GAP_MS: Final = 2_000
 
 DOWN: Final = "down"
 IDLE: Final = "consumes nothing"

@@ -117,9 +117,8 @@ class Settler:
         self._count = BATCH_MIN
         self._apart: dict[str, float] = {}  # regions that are read by themselves, and until when (monotonic)
         self._apart_count, self._apart_at = APART_BATCH, 0.0
-        self._parts: dict[
-            str, dict[str, float]
-        ] = {}  # by region: its bridges and pools, and when each sent its last status
+        # By region: its bridges and pools, and when each sent its last status.
+        self._parts: dict[str, dict[str, float]] = {}
         self._housekeeping_at = self._forget_at = 0.0
         self._read_at = 0.0  # when the entries at hand were read (monotonic)
         self._loop = Loop("settle", self._turn, last=self._finish, end_seconds=BLOCK_SECONDS + 5)

@@ -56,9 +56,8 @@ class Outlet:
         self._epoll = select.epoll()
         self._exchanges: dict[int, Exchange] = {}  # by descriptor; those that are waited for
         self._full: dict[int, Exchange] = {}  # those of them whose socket takes no more for now
-        self._lingering: dict[
-            int, tuple[Lingering, float, int]
-        ] = {}  # by descriptor: when it ends, and how many bytes it may still send
+        # By descriptor: when it ends, and how many bytes it may still send.
+        self._lingering: dict[int, tuple[Lingering, float, int]] = {}
         self._beat = self._trimmed = time.monotonic()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._wake, select.EPOLLIN)

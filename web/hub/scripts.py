@@ -18,9 +18,8 @@ from regions.script import Script
 SETTLED, NOTHING, LATE, TOO_LARGE, LAST, NO_FRAME, NO_ROOM, OUT = 1, 0, 2, 3, 4, 5, 6, 7
 ENDED: Final = (SETTLED, LAST)
 
-PENDING_MS: Final = (
-    5_000  # after its deadline and grace, until somebody looks whether a request with a webhook has ended
-)
+# After its deadline and grace, until somebody looks whether a request with a webhook has ended.
+PENDING_MS: Final = 5_000
 TAKEN_BACK_MS: Final = 2_000  # within which a gateway takes back what it answered 503 to
 
 _folder: Final = Folder(

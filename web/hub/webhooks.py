@@ -23,9 +23,8 @@ State = Literal["pending", "due", "delivered", "failed"]
 STATES: Final[tuple[State, ...]] = ("pending", "due", "delivered", "failed")
 URL_CHARACTERS_MAX: Final = 2_048
 _PORT: Final = "6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3}"
-_REST: Final = (
-    rf"(:({_PORT}))?([/?]([A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{{2}})*)?$"  # RFC 3986, without a fragment
-)
+# RFC 3986, without a fragment.
+_REST: Final = rf"(:({_PORT}))?([/?]([A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{{2}})*)?$"
 _HOST: Final = r"([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])"
 _HERE: Final = r"(localhost|127\.0\.0\.1|\[::1\])"
 URL_PATTERN: Final = rf"^(https://{_HOST}|http://{_HERE}){_REST}"

@@ -38,7 +38,7 @@ ALONE = ("killed", "stopped", "zombie", "locked")
 WATCHED = "watched"
 BACK_SECONDS = 90.0
 SUPERVISED_SECONDS = 5.0
-OVERLAPPING = 3
+OVERLAPPING = 2
 
 
 @pytest.fixture

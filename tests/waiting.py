@@ -14,7 +14,7 @@ PAUSE_BY_WAIT, PAUSE_BY_COST, COSTLY_SECONDS = 0.05, 4.0, 0.4
 longest_seconds = float("inf")  # of any wait; less where a test is run that is expected to fail (tests.mutation)
 
 
-def until(condition: Callable[[], T], what: str, seconds: float = 30.0) -> T:
+def until(condition: Callable[[], T], what: str, seconds: float = 60.0) -> T:
     """The first true answer of ``condition``; fails the test with ``what`` when none came in time."""
     seconds = min(seconds, longest_seconds)
     began = looked = time.monotonic()

@@ -33,7 +33,7 @@ def test_a_chaos_that_is_killed_leaves_no_process_and_no_file():
         until(lambda: any("redis-server" in one for one in processes_of(folder)), "its first servers")
         process.send_signal(signal.SIGKILL)
     until(lambda: not Path(folder).exists(), "its folder to go", 60.0)
-    until(lambda: processes_of(folder) == [], "its processes to end", 10.0)
+    until(lambda: processes_of(folder) == [], "its processes to end")
 
 
 def test_a_kind_of_fault_that_is_none_is_refused_with_the_known_ones():

@@ -187,7 +187,7 @@ def msgspec_replace(settings, amqp: str):
 def test_a_redis_below_its_floor_is_refused(region: Region, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connect, "REDIS_FLOOR", (99, 0))
     with region.bridging() as running:
-        running.thread.join(20)
+        running.thread.join(60)
         assert running.code == 1
 
 
@@ -205,7 +205,7 @@ def test_a_bridge_that_is_stopped_while_it_connects_ends_well(region: Region) ->
 def test_a_broker_below_its_floor_is_refused(region: Region, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connect, "RABBITMQ_FLOOR", (99, 0))
     with region.bridging() as running:
-        running.thread.join(20)
+        running.thread.join(60)
         assert running.code == 1
 
 
@@ -217,7 +217,7 @@ def test_a_thread_that_dies_ends_the_bridge(region: Region, monkeypatch: pytest.
 
     monkeypatch.setattr(bridge_module.Durable, "run_once", die)
     with region.bridging() as running:
-        running.thread.join(20)
+        running.thread.join(60)
         assert running.code == 1
 
 

@@ -199,7 +199,7 @@ def test_a_killed_process_is_replaced_and_its_jobs_run_again_at_once(start, regi
     until(lambda: len(list(mark.iterdir())) == 16, "16 running jobs")
     name, pid = next(iter(pids(client).items()))
     os.kill(pid, signal.SIGKILL)
-    until(lambda: len(list(mark.iterdir())) == 24, "eight second attempts", 15)
+    until(lambda: len(list(mark.iterdir())) == 24, "eight second attempts")
     until(lambda: len(found := pids(client)) == 2 and name not in found, "two workers, the killed one gone")
     until(lambda: status(hub).get("lost") == 1, "its death to be told")
     assert (status(hub)["died"], status(hub)["death"]) == (1, f"{name} ended with -9")
@@ -260,7 +260,7 @@ def test_children_end_when_their_pool_is_killed(start, region_redis):
     children = list(pids(client).values())
     process.kill()
     process.wait()
-    until(lambda: all(map(is_gone, children)), "their end", 20)
+    until(lambda: all(map(is_gone, children)), "their end")
     until(lambda: pids(client) == {}, "their leave")
 
 
@@ -297,7 +297,7 @@ def test_a_pool_waits_for_its_redis(start, region_redis, hub_redis):
 def test_a_pool_that_waits_for_its_redis_can_be_stopped(start, region_redis, tmp_path):
     region_redis.running.kill()
     process = start(processes=1)
-    until(lambda: process.send_signal(signal.SIGTERM) or process.poll() is not None, "its end", 20)
+    until(lambda: process.send_signal(signal.SIGTERM) or process.poll() is not None, "its end")
     assert process.wait() in (0, -signal.SIGTERM)  # the latter: before it listened
 
 

@@ -73,10 +73,10 @@ def test_a_hosts_rate_and_what_it_asked_for_last_as_long_as_they_did(start, step
     first = enqueue(client, [task() for _ in range(4)])
     until(lambda: results(hub), "the first result")
     step(seconds)
-    until(lambda: set(results(hub)) == set(first), "the results", 15)
+    until(lambda: set(results(hub)) == set(first), "the results")
     step(0)
     later = enqueue(client, [task() for _ in range(4)])
-    until(lambda: set(results(hub)) == {*first, *later}, "the later results", 15)
+    until(lambda: set(results(hub)) == {*first, *later}, "the later results")
     assert {frame(hub, id_)["status"] for id_ in results(hub)} == {"succeeded"}
 
 
@@ -124,7 +124,7 @@ def test_what_a_dead_worker_left_in_the_outbox_goes_home(start, step, region_red
     step(seconds)
     one.finish([_end(jobs[1])], then_claim=0)
     leftovers = Leftovers(client, Home(open_hub(hub_redis.url, "w1"), REGION, client, waits=False), "w1")
-    until(lambda: _ships(leftovers) and len(results(hub)) == 2, "both to go home", 20)
+    until(lambda: _ships(leftovers) and len(results(hub)) == 2, "both to go home")
     assert results(hub) == [job.task for job in jobs]
     until(lambda: _ships(leftovers) and client.xlen(names.OUTBOX) == 0, "an empty outbox")
 

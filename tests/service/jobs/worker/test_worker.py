@@ -340,7 +340,7 @@ def test_a_cold_stop_gives_back_what_runs(start, client, hub, tmp_path):
     until(lambda: held(client) == 4, "four running jobs")
     process.terminate()
     process.terminate()  # at once: a supervisor's and the pool's are one
-    until(lambda: process.send_signal(signal.SIGTERM) or process.poll() is not None, "its end", 20)
+    until(lambda: process.send_signal(signal.SIGTERM) or process.poll() is not None, "its end")
     assert process.wait() == 0
     assert results(hub) == []
     assert sorted(Queue(REGION, connection=client).get_job_ids()) == sorted(ids)

@@ -372,9 +372,9 @@ def test_catalogue(stack):
 def test_new_definition_is_noticed(stack):
     folder = stack.folder / "sources"
     (folder / "demo.late.toml").write_text(sources.DEMO_PLAIN, encoding="utf-8")
-    until(lambda: ask(stack.port, "GET", "/v1/sources/demo.late").status == 200, "the new source", 5)
+    until(lambda: ask(stack.port, "GET", "/v1/sources/demo.late").status == 200, "the new source")
     (folder / "demo.late.toml").unlink()
-    until(lambda: ask(stack.port, "GET", "/v1/sources/demo.late").status == 404, "it to be gone", 5)
+    until(lambda: ask(stack.port, "GET", "/v1/sources/demo.late").status == 404, "it to be gone")
 
 
 def test_region_is_up_when_its_parts_say_so_lately(stack):

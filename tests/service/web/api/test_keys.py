@@ -159,7 +159,7 @@ def test_a_revoked_key_stops_and_an_expired_one(keyed):
     made, text = keyed.made("shop")
     assert keyed.ask(text, "GET", "/v1/sources").status == 200
     keys.delete(keyed.client, made.id)
-    until(lambda: keyed.ask(text, "GET", "/v1/sources").status == 401, "the key to stop", 10)
+    until(lambda: keyed.ask(text, "GET", "/v1/sources").status == 401, "the key to stop")
     _, old = keyed.made("shop", expires_ms=1)
     assert "expired" in keyed.ask(old, "GET", "/v1/sources").json()["detail"]
 
@@ -249,12 +249,12 @@ def test_a_cancel_gives_open_tasks_back_once(keyed):
 
 
 def test_requests_a_second_are_limited(keyed):
-    key = keyed.key("shop", requests_per_second=0.5)
+    key = keyed.key("shop", requests_per_second=0.2)
     assert keyed.ask(key, "POST", "/v1/requests", PLAIN).status == 202
     reply = keyed.ask(key, "POST", "/v1/requests", PLAIN)
     assert (kind(reply), reply.json()["limit"]) == ((429, "limit"), "requests_per_second")
-    assert reply.headers["retry-after"] in ("1", "2")
-    until(lambda: keyed.ask(key, "POST", "/v1/requests", PLAIN).status == 202, "the next request's time", 20)
+    assert reply.headers["retry-after"] in ("1", "2", "3", "4", "5")
+    until(lambda: keyed.ask(key, "POST", "/v1/requests", PLAIN).status == 202, "the next request's time")
     fast = keyed.key("shop", requests_per_second=50)
     assert {keyed.ask(fast, "POST", "/v1/requests", PLAIN).status for _ in range(10)} == {202}
 

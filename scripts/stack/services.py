@@ -342,7 +342,7 @@ KILL_GROUP: Final = """
 class Running:
     """A service that this process starts, for tests and benchmarks. It is ended with this process, whatever happens."""
 
-    def __init__(self, service: Service, *, ready_seconds: float = 60.0) -> None:
+    def __init__(self, service: Service, *, ready_seconds: float = 180.0) -> None:
         self.service, self.ready_seconds = service, ready_seconds
         self.process: subprocess.Popen[bytes] | None = None
         self._guard: Guard | None = None

@@ -24,7 +24,7 @@ from scripts.terminal import Progress
 from web.hub import keys
 from web.hub.region import REFUSED
 
-READY_SECONDS: Final = 90.0
+READY_SECONDS: Final = 180.0
 DEATHS_MAX: Final = 3  # a part that dies this often during the start is given up
 SAID: Final = {"bridge": "bridges", "workers": "workers"}  # part → the key of /v1/regions with its reports
 POLL_SECONDS: Final = 0.05

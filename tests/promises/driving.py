@@ -29,7 +29,7 @@ CALLS = int(os.environ.get("WINDOW_CALLS", "40"))  # of a window
 MOVED = 1.05  # so much an undisturbed p95 may move
 MOVED_P50 = 1.3  # a p50 moves with each other use of the processors
 CHANCE = 0.01  # so rarely chance alone may look like a slowdown
-WELL_SECONDS = 60.0
+WELL_SECONDS = 120.0
 POST_SECONDS = 0.1  # between two posts of one thread: a fault lasts for several, and each result is compared in the end
 
 

@@ -151,7 +151,7 @@ class Reporter:
         self._failures = 0
 
     def status(self) -> dict[str, Any]:
-        """The pool's status. ``busy`` threads and ``share`` are this pool's; ``waiting``, counters and outbox the region's.
+        """The pool's status. ``busy`` threads and ``share`` are this pool's; ``waiting``, ``scheduled``, counters and outbox the region's.
 
         While the region's Redis is away they keep their last values, and ``reason`` says so.
         """
@@ -170,6 +170,7 @@ class Reporter:
             "threads": len(workers) * self._region.workers.threads,
             "reason": reason,
             **self._counted,
+            "scheduled": self._scheduled,
             "outbox_max": OUTBOX_MAX_BYTES,
             "waits": [] if reason else self._waits(at_ms),
             **self._life(),

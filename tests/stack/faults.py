@@ -29,10 +29,10 @@ from web.hub.faults import RESTARTS
 
 CLEARS_SECONDS = 120.0
 REGION, SMALL = "fra", "sin"
-FAR = "/www.example.org/alerts/"  # a page of the sample site
+FAR = "/bench.example/alerts/"  # a page of the sample site
 # Fetched from nobody's host; a fetch takes as long as the site is told.
 SLOW = f"""title = "Slow, for the test of faults"
-url = "https://www.example.org/alerts/slow?n={{n}}"
+url = "https://bench.example/alerts/slow?n={{n}}"
 region = "{SMALL}"
 [params.n]
 type = "int"
@@ -46,7 +46,7 @@ timeout_seconds = 60
 """
 # Records that no compression makes smaller.
 LARGE = f"""title = "Large, for the test of faults"
-url = "https://www.example.org/alerts/large?n={{n}}"
+url = "https://bench.example/alerts/large?n={{n}}"
 region = "{REGION}"
 [params.n]
 type = "int"
@@ -59,7 +59,7 @@ concurrency = 4
 """
 SIZES = {"WORKERS__THREADS": "2", "SCALE__MIN": "1", "SCALE__MAX": "1", "BRIDGE__READY_MAX": "5"}
 MOVED = f"""title = "With a standby, for the test of faults"
-url = "https://www.example.org/alerts/moved"
+url = "https://bench.example/alerts/moved"
 region = "{REGION}"
 standby = ["nyc"]
 [rows]
@@ -268,7 +268,7 @@ def replica(alert: str, server: str) -> Case:
 
 def _late(stack: OwnStack) -> None:
     """Many slow tasks for a region with two threads."""
-    site.behave(stack.ports.site, prefix=FAR, delay_seconds=3.0, body="<p><b>slow</b></p>")
+    site.behave(stack.ports.site, prefix=FAR, status=200, delay_seconds=3.0, body="<p><b>slow</b></p>")
     _post(stack, *({"source": "alerts.slow", "params": {"n": n}} for n in range(40)), deadline=120)
 
 
@@ -279,7 +279,7 @@ def _no_results(stack: OwnStack) -> None:
     stack.redis("hub").execute_command("ACL", "SETUSER", user, "clearselectors", only_stream)
     stack.redis("hub").execute_command("CLIENT", "KILL", "USER", user)
     page = f"<p><b>{base64.b64encode(os.urandom(3_600_000)).decode()}</b></p>"
-    site.behave(stack.ports.site, prefix=FAR, body=page)
+    site.behave(stack.ports.site, prefix=FAR, status=200, body=page)
     for n in range(22):
         _post(stack, {"source": "alerts.large", "params": {"n": n}}, deadline=300)
 

@@ -124,6 +124,7 @@ def region_view(
             "open": state.open_tasks,
             "ready": max((bridge.get("ready", 0) for bridge in bridges), default=0),
             "running": sum(pool.get("busy", 0) for pool in pools),
+            "scheduled": max((pool.get("scheduled", 0) for pool in pools), default=0),
             "oldest_seconds": oldest,
             "unread": state.unread,
             "at_broker": queued.ready if queued is not None else None,

@@ -279,6 +279,7 @@ def _of_regions() -> dict[str, Schema]:
         "running": COUNT,
         "oldest_seconds": or_null(SECONDS),
         "unread": or_null(COUNT),
+        "scheduled": said(COUNT, "Jobs that wait for a host's turn, for a retry, or for another task's answer."),
         "at_broker": said(or_null(COUNT), "Messages that are ready in RabbitMQ."),
     }
     sums = _sums()

@@ -9,6 +9,7 @@ results say of their time is shown instead.
 
 import functools
 import itertools
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -20,7 +21,7 @@ from jobs.contract import rfc3339
 from web.api import rows, trail, views
 from web.api.query import Query
 from web.console import frame
-from web.console.frame import Page, Parts, badge, bytes_text, facts, moment, ms_text, table
+from web.console.frame import Page, Parts, badge, bytes_text, cut, facts, moment, ms_text, table
 from web.http.answer import Answer
 from web.http.exchange import Exchange
 from web.http.markup import NOTHING, Child, Html, join, tag
@@ -43,6 +44,15 @@ UNTIL: Final = {
     "delivered": ("until it was read", "other"),
 }
 WAITS: Final = ("waited", "joined")
+NOW: Final = "now"
+# What a task does since its last hop; since others it waits for a worker.
+SINCE: Final = {
+    "accepted": ("to RabbitMQ", "publish"),
+    "confirmed": ("waiting for its region's bridge", "queued"),
+    "claimed": ("fetching and parsing", "fetch"),
+    "failed": ("waiting for its next attempt", "queued"),
+    "finished": ("home", "home"),
+}
 OF_HUB: Final = ("hub-redis-", "rabbitmq-")  # faults of servers that every task needs
 
 
@@ -70,6 +80,8 @@ def one(parts: Parts, exchange: Exchange, request: str) -> Page | None:
             for task in _shown(view, chosen):
                 if (found := trail.whereabouts(client, request, task.id)) is not None:
                     way = msgspec.to_builtins(trail.document(found))
+                    if found.result is None:
+                        way["hops"].append(_now(way["hops"], time.time() * 1000 - view.created_ms))
                     ways[task.id] = Told(task, ended.get(task.id), way, found.result)
             told = [ways.get(task.id, Told(task, ended.get(task.id))) for task in view.tasks]
             return _request(view, told, chosen, parts.faults.now)
@@ -130,16 +142,12 @@ def _request(view: View, told: Sequence[Told], chosen: str, faults: Iterable[Fau
     if attrs.strip() not in ("", "{}"):
         summary.append(("attrs", tag("code", attrs)))
     listed = _tasks(view, told, chosen) if many else NOTHING
-    ways = [
-        _way(view.id, one, number, [] if view.done else _holding(one.task, faults))
-        for number, one in enumerate(told, 1)
-        if one.task.id in shown
-    ]
+    ways = [_way(view.id, one, number) for number, one in enumerate(told, 1) if one.task.id in shown]
     if many and not chosen and len(view.tasks) > len(shown):
         ways.append(
             tag("p", f"The way of {len(shown)} tasks is shown. Choose another one above.", class_="muted small")
         )
-    main = join(head, tag("div", facts(summary), class_="card"), listed, ways)
+    main = join(head, tag("div", facts(summary), class_="card"), _holding(view, faults), listed, ways)
     return Page(f"Request {view.id}", tag("div", main, id="request", data_refresh=None if view.done else 1))
 
 
@@ -166,19 +174,26 @@ def _tasks(view: View, told: Sequence[Told], chosen: str) -> Html:
     )
 
 
-def _holding(task: TaskView, faults: Iterable[Fault]) -> list[Fault]:
-    """What is wrong now with the region or the source of a task that has not ended, or with the hub. Other sources are not told of."""
-    if task.status not in ("queued", "running"):
-        return []
-    return [
+def _holding(view: View, faults: Iterable[Fault]) -> Html:
+    """What may hold the tasks that have not ended: what is wrong with their regions, their sources and the hub. Others are not told of."""
+    waiting = [task for task in view.tasks if task.status in ("queued", "running")]
+    regions, sources = {task.region for task in waiting}, {None, *(task.source for task in waiting)}
+    found = [
         one
         for one in faults
-        if (one.region == task.region and one.source in (None, task.source)) or one.name.startswith(OF_HUB)
+        if waiting and (one.name.startswith(OF_HUB) or (one.region in regions and one.source in sources))
     ]
+    if not found:
+        return NOTHING
+    lines = [
+        tag("li", f"{one.region}: " if one.region else "", cut(one.message), ". ", tag("a", "What mends it", href=one.runbook))
+        for one in found[:SHOWN_MAX]
+    ]  # fmt: skip
+    return tag("div", tag("p", tag("strong", "Why it may wait")), tag("ul", lines), class_="notice fair")
 
 
-def _way(request: str, told: Told, number: int, holding: Sequence[Fault]) -> Html:
-    """One task: figures, its way as a picture and hop by hop, its attempts, and its error in full; ``holding``: what may hold it."""
+def _way(request: str, told: Told, number: int) -> Html:
+    """One task: figures, its way as a picture and hop by hop, its attempts, and its error in full."""
     task, way, result = told.task, told.way, told.result
     heading = tag(
         "div",
@@ -198,12 +213,6 @@ def _way(request: str, told: Told, number: int, holding: Sequence[Fault]) -> Htm
         if error.retry_after:
             said.append(tag("p", f"It may be asked again in {error.retry_after:g} s."))
         parts.append(tag("div", said, class_="notice bad"))
-    if holding:
-        lines = [
-            tag("li", one.message, " ", tag("a", "What mends it", href=one.runbook)) for one in holding[:SHOWN_MAX]
-        ]
-        about = tag("p", tag("strong", "What may hold it now:"))
-        parts.append(tag("div", about, tag("ul", lines), class_="notice fair"))
     if way is not None:
         parts += [_picture(way["hops"]), _hops(way["hops"], number)]
         if len(way["attempts"]) > 1 or any(one["error"] for one in way["attempts"]):
@@ -260,10 +269,17 @@ def _picture(hops: Sequence[Mapping[str, Any]]) -> Html:
     return _bar(pieces, [(name, part, ms) for (name, part), ms in sums.items()])
 
 
+def _now(hops: Sequence[Mapping[str, Any]], after_ms: float) -> dict[str, Any]:
+    """The hop in which a task is that has not ended: it lasts until now."""
+    return {"hop": NOW, "where": "", "after_ms": max([round(after_ms), *(one["after_ms"] for one in hops)])}
+
+
 def _did(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, str]:
     """What a task did between two hops: in words, and its colour."""
     if before["hop"] in WAITS:
         return before.get("note", "").partition(": ")[0] or "waiting", "turn"
+    if after["hop"] == NOW:
+        return SINCE.get(before["hop"], ("waiting for a worker", "queued"))
     return UNTIL.get(after["hop"], ("in the region", "queued"))
 
 

@@ -137,6 +137,7 @@ class _Workers(Struct):
     threads: Count | UnsetType = UNSET
     reason: Line | UnsetType = UNSET
     busy: Count | UnsetType = UNSET
+    scheduled: Count | UnsetType = UNSET
     waiting: Count | UnsetType = UNSET
     outbox_bytes: Number | UnsetType = UNSET
     succeeded: Count | UnsetType = UNSET

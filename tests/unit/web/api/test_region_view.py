@@ -51,7 +51,15 @@ def test_what_the_gateway_tells_of_a_region_is_named_and_degrades_it_and_what_it
 
 def test_figures_are_those_of_the_living_parts():
     view = region_view(state(bridge_a=BRIDGE, workers_a=POOL, workers_b={**POOL, "at_ms": 0}), "Frankfurt", Rates())
-    assert view["queue"] == {"open": 4, "ready": 7, "running": 3, "oldest_seconds": 2.5, "unread": 0, "at_broker": None}
+    assert view["queue"] == {
+        "open": 4,
+        "ready": 7,
+        "running": 3,
+        "scheduled": 0,
+        "oldest_seconds": 2.5,
+        "unread": 0,
+        "at_broker": None,
+    }
     assert view["throughput"] == {"succeeded": 10, "failed": 2, "per_second": None, "p95_ms": None}
 
 

@@ -9,7 +9,7 @@ from web.console.regions import lane, shown
 HOSTILE = '<script>alert(1)</script>" onload="x' + "\u202e" + "y" * 5_000
 VIEW = {
     "name": "fra", "title": "Frankfurt", "status": "up", "reasons": [],
-    "queue": {"open": 12, "ready": 3, "running": 14, "oldest_seconds": 3.21, "unread": 0},
+    "queue": {"open": 12, "ready": 3, "running": 14, "scheduled": 21, "oldest_seconds": 3.21, "unread": 0},
     "throughput": {"succeeded": 10, "failed": 1, "per_second": 12.5, "p95_ms": 430.5},
     "bytes": {"kept_off_wan": 54_000_000}, "days": [{"day": "2026-11-29", "kept_off_wan": 1_200_000}],
     "left_alone": {}, "refused": {}, "held_bytes": 0,
@@ -91,7 +91,7 @@ def test_texts_of_a_region_are_escaped_and_cut():
         left_alone={f"a.{number}": HOSTILE + str(number) for number in range(100)},
         takeover={"why": HOSTILE, "detail": HOSTILE, "since": HOSTILE, "well_since": HOSTILE},
         events=[{"at": HOSTILE, "kind": HOSTILE, "message": HOSTILE}] * 100,
-        queue={"open": 10**15, "ready": 10**15, "running": 10**15, "oldest_seconds": 1e12, "unread": 0},
+        queue={"open": 10**15, "ready": 10**15, "running": 10**15, "scheduled": 10**15, "oldest_seconds": 1e12, "unread": 0},
     )  # fmt: skip
     text = lane(view).text
     assert "<script" not in text

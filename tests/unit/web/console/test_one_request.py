@@ -75,11 +75,30 @@ def test_a_task_that_waits_names_what_is_wrong_with_its_region_its_source_and_th
         ],
     )
     for status, is_held in (("queued", True), ("running", True), ("succeeded", False)):
-        told = [Told(TaskView(TASK, "demo.list", "fra", status))]
-        text = one_request._request(view_of(status), told, "", faults).main.text
+        view = view_of(status)
+        text = one_request._request(view, [Told(view.tasks[0])], "", faults).main.text
         shown = [one.message for one in faults if escape(one.message) in text]
         wanted = ["its bridge is starting: RabbitMQ is away", "the hub's Redis is slow", "demo.list is left alone"]
         assert sorted(shown) == (sorted(wanted) if is_held else []), status
+
+
+def test_what_a_task_does_since_its_last_hop_lasts_until_now():
+    waits = {
+        "hop": "waited",
+        "where": "fra",
+        "after_ms": 900,
+        "note": "for the turn of https://a.example:443: 2.0 s so far",
+    }
+    for last, said in (
+        ({"hop": "confirmed", "where": "rabbitmq", "after_ms": 10}, "waiting for its region&#x27;s bridge 2.99 s"),
+        ({"hop": "claimed", "where": "fra.worker", "after_ms": 1_000}, "fetching and parsing 2.00 s"),
+        (waits, "for the turn of https://a.example:443 2.10 s"),
+    ):
+        hops = [{"hop": "accepted", "where": "gate:1", "after_ms": 0}, last]
+        hops.append(one_request._now(hops, 3_000.4))
+        view = view_of("running")
+        told = Told(view.tasks[0], None, {"hops": hops, "attempts": []})
+        assert said in one_request._request(view, [told], "").main.text
 
 
 def test_a_lost_attempt_is_named():

@@ -316,18 +316,18 @@ def _hops(hops: Sequence[Mapping[str, Any]], number: int) -> Html:
         )
         note = tag("div", hop["note"], class_="muted small") if hop.get("note") else None
         if before is None:
-            return [hop["hop"], attempt, note], hop["where"], ms_text(ms), "", ""
+            return [hop["hop"], attempt, note], ms_text(ms), "", hop["where"], ""
         step = ms - before["after_ms"]
         bar = _span(before["after_ms"], ms, whole, _did(before, hop)[1])
-        return [hop["hop"], attempt, note], hop["where"], ms_text(ms), f"+{ms_text(step)}", bar
+        return [hop["hop"], attempt, note], ms_text(ms), f"+{ms_text(step)}", hop["where"], bar
 
     pairs = zip(hops, [None, *hops], strict=False)
-    headings = ("hop", "where", "after", "step", tag("span", "on one scale", class_="unseen"))
+    headings = ("hop", "after", "step", "where", tag("span", "on one scale", class_="unseen"))
     return table(
         headings,
         (row(hop, before) for hop, before in pairs),
         label=f"Task {number}, hop by hop",
-        numbers=(2, 3),
+        numbers=(1, 2),
         wide=4,
     )
 

@@ -95,7 +95,7 @@ def _flow(view: View) -> Html:
         ("Queue", "", f"{queue['open']:,}", "open", (
             ("oldest", "none" if oldest is None else seconds_text(oldest)),
             ("ready in RQ", f"{queue['ready']:,}"),
-            ("wait for a turn or a retry", f"{queue['scheduled']:,}"),
+            ("turns and retries", f"{queue['scheduled']:,}"),
         )),
         ("Bridge", "" if consuming else "bad", str(consuming), "consuming", (
             ("alive", str(len(bridges))),

@@ -17,6 +17,7 @@ import contextlib
 import functools
 import logging
 import os
+import re
 import signal
 import socket
 import threading
@@ -42,6 +43,7 @@ from regions.settings import Settings
 DRAIN_SECONDS: Final = 0.1  # between two looks whether all is acked, and for pika to close its socket
 AWAY, BROKER_AWAY = "region-redis-away", "region-rabbitmq-away"
 SILENT: Final = "RabbitMQ is away: it does not answer"
+WRAPPED: Final = re.compile(r"\w+Error\(\d+, '([^']+)'\)")  # the text of an error of the system, in that of another one
 ASK_TICKS: Final = 2  # of EVERY_SECONDS, between two questions how long the queues are
 CLOSE_SECONDS: Final = 2.0  # for the broker's answer when the connection is closed
 STOP_SECONDS: Final = 5.0  # for the last acks
@@ -451,14 +453,17 @@ class Bridge:
 
 
 def innermost(error: BaseException | str) -> str:
-    """The error inside pika's, which wraps it up to four times."""
+    """The reason inside pika's errors, which wrap it up to four times, some of them as a text: ``Connection reset by peer``."""
     while isinstance(error, BaseException):
         inside = [*getattr(error, "exceptions", ()), getattr(error, "exception", None), *error.args]
         causes = [cause for cause in inside if isinstance(cause, BaseException)]
-        if not causes:
-            return f"{type(error).__name__}: {error}"
-        error = causes[-1]
-    return error
+        error = causes[-1] if causes else _told(error)
+    found = WRAPPED.search(error)
+    return found[1] if found else error
+
+
+def _told(error: BaseException) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def run(settings: Settings, region: str, *, kept: bool = False) -> int:

@@ -85,7 +85,9 @@ class Faults:
         self._loop = Loop("faults", self._turn, last=self._leave)
 
     def start(self) -> None:
-        """Starts the thread."""
+        """Notes that this gateway starts, and starts the thread. One that ends a moment later has started all the same."""
+        with contextlib.suppress(redis.exceptions.RedisError):
+            self._presence.say(self._hub.client)
         self._loop.start(EVERY_SECONDS)
 
     def stop(self) -> None:

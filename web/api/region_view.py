@@ -96,8 +96,9 @@ def region_view(
     faults that the gateway tells of it and of its sources.
     """
     bridges, pools = living(state, "bridge"), living(state, "workers")
-    if are_gone(bridges, queued):
-        bridges = []
+    consuming = [bridge for bridge in bridges if bridge.get("state") == "consuming"]
+    if consuming and are_gone(consuming, queued):
+        bridges = [bridge for bridge in bridges if bridge not in consuming]
     scales = [pool.pop("scale") for pool in pools if "scale" in pool]
     for pool in pools:
         pool.pop("waits", None)  # who asks where a task is is told of them

@@ -181,7 +181,9 @@ def _holding(view: View, faults: Iterable[Fault]) -> Html:
     found = [
         one
         for one in faults
-        if waiting and (one.name.startswith(OF_HUB) or (one.region in regions and one.source in sources))
+        if waiting
+        and one.name != "region-taken-over"
+        and (one.name.startswith(OF_HUB) or (one.region in regions and one.source in sources))
     ]
     if not found:
         return NOTHING

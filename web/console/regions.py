@@ -157,9 +157,12 @@ def _paused(view: View) -> Html:
     lines: list[Child] = []
     taken = view["takeover"]
     if taken:
-        why = cut(taken["why"] + (f": {taken['detail']}" if taken["detail"] else ""))
+        is_said = any(taken["detail"] in reason for reason in view["reasons"])
+        detail = "" if is_said or not taken["detail"] else f": {cut(taken['detail'])}"
         well = (", nothing is wrong since ", moment(cut(taken["well_since"]))) if taken["well_since"] else ()
-        lines.append(("Standbys take its new tasks since ", moment(cut(taken["since"])), f", {why}", well, "."))
+        what = "the new tasks of sources that have one" if view["not_movable"] else "its new tasks"
+        since = moment(cut(taken["since"]))
+        lines.append((f"Standbys take {what} since ", since, f" ({cut(taken['why'])})", detail, well, "."))
     lines += _by_trouble(view["left_alone"])
     if view["not_movable"] and (taken or view["status"] != "up"):
         lines.append(f"No standby could take over {_some(view['not_movable'])}.")

@@ -309,11 +309,12 @@ def _fields(schema: View, learned: View | None) -> Html:
     if not properties:
         return empty("Its definition names no fields.")
     coverage = learned["coverage"] if learned is not None else {}
+    # A field that no figure names stands in every record, if there were records.
+    whole = {of: 1.0 if learned is not None and learned["rows"][of] is not None else None for of in ("last", "before")}
     rows = []
     for name, field in properties.items():
         figure = coverage.get(name)
-        last = (figure or {}).get("last") if figure is not None else (1.0 if learned is not None else None)
-        before = (figure or {}).get("before") if figure is not None else (1.0 if learned is not None else None)
+        last, before = (figure.get(of) if figure is not None else whole[of] for of in ("last", "before"))
         rows.append(
             (
                 tag("code", name),

@@ -223,7 +223,7 @@ KINDS: Final[Mapping[str, Kind]] = {
         "ticket", "its tasks fail at once, while its host is left alone", "nothing: its host is asked again by itself"
     ),
     "source-degraded": Kind(
-        "ticket", "its records may lack fields or rows", "nearfetch source replay --source {source} shows what the site answers now"
+        "ticket", "its tasks may fail, or its records lack fields or rows", "nearfetch source replay --source {source} shows what the site answers now"
     ),
     "source-differs": Kind(
         "ticket", "answers depend on which definition made them", "deploy the same definition to the gateways and the region"

@@ -5,7 +5,7 @@ import pika
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pika.exceptions import AMQPConnectionError
+from pika.exceptions import AMQPConnectionError, AMQPHeartbeatTimeout, IncompatibleProtocolError, StreamLostError
 
 from bridge import bridge, message, report
 from bridge.lane import Held
@@ -181,5 +181,9 @@ def test_a_clock_is_read_half_a_round_trip_after_it_was_asked(monkeypatch: pytes
 
 def test_the_reason_of_a_lost_broker_is_the_innermost_one() -> None:
     inside = ConnectionRefusedError(111, "Connection refused")
-    assert bridge.innermost(AMQPConnectionError(AMQPConnectionError(inside))) == f"ConnectionRefusedError: {inside}"
+    assert bridge.innermost(AMQPConnectionError(AMQPConnectionError(inside))) == "Connection refused"
+    wrapped = "StreamLostError: (\"Stream connection lost: ConnectionResetError(104, 'Connection reset by peer')\",)"
+    assert bridge.innermost(IncompatibleProtocolError(wrapped)) == "Connection reset by peer"
+    assert bridge.innermost(AMQPHeartbeatTimeout("too many missed heartbeats")) == "too many missed heartbeats"
+    assert bridge.innermost(StreamLostError()) == "StreamLostError"
     assert bridge.innermost("text") == "text"

@@ -1,13 +1,14 @@
 """How a region is, from what its parts said last."""
 
 import re
+import time
 
 import msgspec
 import pytest
 
 from tests.unit.web.api.region_states import BRIDGE, NOW, POOL, SUMS, state, told
 from web.api.region_view import DIFFERS_MAX, Rates, differing, region_view
-from web.hub.faults import Book, Found
+from web.hub.faults import Book, Found, Queued
 from web.hub.traffic import traffic_view
 
 
@@ -47,6 +48,14 @@ def test_what_the_gateway_tells_of_a_region_is_named_and_degrades_it_and_what_it
     assert (view["status"], view["reasons"], view["faults"]) == ("up", [], ["region-taken-over", "source-broken"])
     view = region_view(state(workers_a=POOL), "Frankfurt", Rates(), told=[fires("region-bridge-away")])
     assert (view["reasons"], view["faults"]) == (["no bridge is alive"], ["region-bridge-away"]), "it is told once"
+
+
+def test_a_bridge_that_can_not_reach_the_broker_is_alive_and_one_that_says_it_consumes_without_a_consumer_is_not():
+    nobody = Queued(ready=1, consumers=0, at=time.monotonic())
+    old = {**BRIDGE, "at_ms": NOW - 3_000}
+    for said, alive in (({**old, "state": "starting", "reason": "RabbitMQ is away"}, ["a"]), (old, [])):
+        view = region_view(state(bridge_a=said, workers_a=POOL), "Frankfurt", Rates(), queued=nobody)
+        assert [one["name"] for one in view["bridges"]] == alive
 
 
 def test_figures_are_those_of_the_living_parts():

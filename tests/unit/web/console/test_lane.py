@@ -70,7 +70,9 @@ def test_what_is_paused_is_said_with_its_reason():
         not_movable={"a.three": "pinned"},
     )
     text = words(view)
-    assert "late: the oldest task waits" in text
+    assert "(late): the oldest task waits" in text
+    view["reasons"] = ["its tasks are late: the oldest task waits"]
+    assert words(view).count("the oldest task waits") == 1, "it is said once"
     assert text.count("https://a.example:443 is left alone") == 1
     assert "a.one" in text
     assert "a.two" in text

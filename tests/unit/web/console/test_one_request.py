@@ -71,6 +71,7 @@ def test_a_task_that_waits_names_what_is_wrong_with_its_region_its_source_and_th
             Found("source-failing", "demo.list is left alone", region="fra", source="demo.list"),
             Found("source-failing", "other.list is left alone", region="fra", source="other.list"),
             Found("region-down", "nyc says nothing", region="nyc"),
+            Found("region-taken-over", "standbys take its new tasks", region="fra"),
             Found("key-expires", "the key of somebody expires"),
         ],
     )

@@ -115,8 +115,9 @@ class Watch:
             self._lines = {path: set() for path in self._asked.watched}
             self._called.clear()
             self._starts = False
-            threading.settrace(self._trace)
-            sys.settrace(self._trace)
+            if not all(path.endswith(".lua") for path in self._watched):  # scripts are noted in any case
+                threading.settrace(self._trace)
+                sys.settrace(self._trace)
         yield
         sys.settrace(None)
         threading.settrace(None)

@@ -27,6 +27,7 @@ from tests.mutation.mutants import Mutant
 from tests.promises.unguarded import ROOT, copy
 
 CHOSEN_SECONDS = 60  # of tests that one mutant meets; those that are slower still are left out
+FIRST = 8  # tests that a mutant meets first, alone: importing the files of all others takes longer than most tests
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -213,17 +214,24 @@ def choose(target: Target, mutant: Mutant) -> list[str]:
 def attempt(one: Forks, target: Target, mutant: Mutant) -> Outcome:
     """One mutant, in this copy of the checkout."""
     tests, started = choose(target, mutant), time.monotonic()
-    seconds = {name: target.seen[name].seconds for name in tests}
-    files = list(dict.fromkeys(name.partition("::")[0] for name in tests))
     original = (one.folder / mutant.path).read_text()  # the checkout itself may be another one by now
     one.write(mutant.path, mutant.text)
     try:
-        ran = one.run(Asked(files, tests, seconds, limit_seconds=30 + 5 * sum(seconds.values())))
+        ran = run_tests(one, target, tests[:FIRST])
+        if not ran.failed and tests[FIRST:]:
+            ran = run_tests(one, target, tests[FIRST:])
     finally:
         one.write(mutant.path, original)
     if ran.failed in target.seen:
         target.killers[mutant.place][ran.failed] += 1
     return Outcome(bool(ran.failed), ran.failed, time.monotonic() - started, ran.why)
+
+
+def run_tests(one: Forks, target: Target, tests: list[str]) -> Ran:
+    """Runs some tests of a target in a copy of the checkout, until one fails."""
+    seconds = {name: target.seen[name].seconds for name in tests}
+    files = list(dict.fromkeys(name.partition("::")[0] for name in tests))
+    return one.run(Asked(files, tests, seconds, limit_seconds=30 + 5 * sum(seconds.values())))
 
 
 def attempt_all(

@@ -116,7 +116,7 @@ class Webhooks:
                 client,
                 queue=self._queue,
                 queues=names.RQ_QUEUES,
-                scheduled=names.rq_registry("scheduled", names.WEBHOOK_QUEUE),
+                **{kind: names.rq_registry(kind, names.WEBHOOK_QUEUE) for kind in ("scheduled", "finished", "failed")},
                 look_ms=LOOK_MS,
                 origin=names.WEBHOOK_QUEUE,
                 stamp=contract.rq_time(time.time()),

@@ -29,7 +29,6 @@ if is_over then
   redis.call("HSET", job, "status", found == "delivered" and "finished" or "failed", "ended_at", stamp)
   redis.call("PEXPIREAT", job, until_ms)
   local registry = found == "delivered" and finished or failed
-  redis.call("ZREM", found == "delivered" and failed or finished, request)  -- where it was before a resend
   redis.call("ZREMRANGEBYSCORE", registry, "-inf", seconds)
   redis.call("ZADD", registry, math.floor(until_ms / 1000), request)
 else

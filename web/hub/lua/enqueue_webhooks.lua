@@ -1,7 +1,7 @@
 -- Makes an RQ job for each webhook that is due, unless it waits in the queue already. Returns how many it enqueued.
 -- A webhook is looked at again after `look_ms`: its job may get lost. `stamp`: the time as RQ writes it. Of a message: `body` is ""
 -- where it was made before.
--- keys: queue, queues, scheduled
+-- keys: queue, queues, scheduled, finished, failed
 -- args: look_ms, origin, stamp, messages (message)
 -- rows: message (request, body, data, description)
 -- uses: now
@@ -23,7 +23,7 @@ for _, message in ipairs(messages) do
       redis.call("PEXPIREAT", job, redis.call("PEXPIRETIME", webhook))
       redis.call("RPUSH", queue, message.request)
       redis.call("SADD", queues, queue)
-      redis.call("ZREM", scheduled, message.request)
+      for _, registry in ipairs({scheduled, finished, failed}) do redis.call("ZREM", registry, message.request) end
       enqueued = enqueued + 1
     end
   end

@@ -330,6 +330,115 @@ def test_rq_shows_the_jobs_and_nothing_shows_the_secret(site, receiver):
     assert 0 < site.client.pttl(names.webhook(request)) <= 3_700_000
 
 
+def registry(site, kind: str) -> list[str]:
+    found = site.client.zrange(names.rq_registry(kind, names.WEBHOOK_QUEUE), 0, -1)
+    return [one.decode() for one in found]
+
+
+def where(site, request: str) -> set[str]:
+    """Where RQ's tools see a webhook's job."""
+    kinds = {kind for kind in ("scheduled", "finished", "failed") if request in registry(site, kind)}
+    kinds |= {"started"} & {"started" for one in registry(site, "wip") if one.startswith(request)}
+    return kinds | ({"queued"} if site.client.lpos(names.rq_queue(names.WEBHOOK_QUEUE), request) is not None else set())
+
+
+def test_rq_shows_each_job_in_one_place_from_its_first_call_to_its_last(site):
+    """Also after a resend; what is over for long leaves the registries."""
+    queue = open_queue(site.redis.url, "test", 60_000, 1.0, 2)
+    old = {"01OLD": 1}
+    for kind in ("finished", "failed"):
+        site.client.zadd(names.rq_registry(kind, names.WEBHOOK_QUEUE), old)
+    request = site.end("http://127.0.0.1:9/hook")
+
+    def call(how: str, attempt: int, **told) -> None:
+        site.hurry(request)
+        site.enqueue()
+        assert where(site, request) == {"queued"}
+        (job,) = queue.claim(1)
+        assert (job.request, job.attempt, where(site, request)) == (request, attempt, {"started"})
+        (ends,) = [at for _, at in site.client.zrange(names.rq_registry("wip", names.WEBHOOK_QUEUE), 0, -1, withscores=True)]
+        assert ends * 1000 > connect.redis_now_ms(site.client) + 86_400_000  # RQ's clean-up leaves it alone
+        queue.ended(job, how, status=500, error="x", **told)
+
+    call("again", 1, wait_seconds=60)
+    assert where(site, request) == {"scheduled"}
+    call("again", 2, wait_seconds=60)
+    call("failed", 3)
+    assert (where(site, request), registry(site, "failed")) == ({"failed"}, [request])
+    assert webhooks.resend(site.client, request, 60)
+    call("delivered", 1)  # as if it were its first
+    assert (where(site, request), registry(site, "finished")) == ({"finished"}, [request])
+    assert site.state(request).attempts == 4
+    assert webhooks.resend(site.client, request, 60)
+    call("failed", 1)
+    assert where(site, request) == {"failed"}
+    assert site.client.pttl(names.rq_job(request)) == pytest.approx(jobs_queue.KEPT_MS, rel=0.1)
+
+
+def test_a_resend_calls_at_once_what_waits_and_leaves_alone_what_is_being_called(site):
+    queue = open_queue(site.redis.url, "test", 60_000, 1.0, 2)
+    request = site.end("http://127.0.0.1:9/hook")
+    site.enqueue()
+    (job,) = queue.claim(1)
+    assert webhooks.resend(site.client, request, 60)
+    site.enqueue()
+    assert queue.claim(1) == []
+    queue.ended(job, "again", status=500, error="x", wait_seconds=3_600)
+    site.enqueue()
+    assert queue.claim(1) == []
+    assert webhooks.resend(site.client, request, 2 * 86_400)
+    site.enqueue()
+    (job,) = queue.claim(1)
+    assert job.request == request
+    # It is kept for as long as it is called again, and for a day after that.
+    assert site.client.pttl(names.webhook(request)) > 2.9 * 86_400_000
+    assert site.client.hget(names.webhook(request), "since") == b"1"
+    queue.ended(job, "again", status=500, error="x", wait_seconds=86_400)
+    assert site.state(request).state == "due"
+
+
+def test_a_process_that_claims_no_more_does_not_count_as_one_that_calls(site):
+    queue, other = (open_queue(site.redis.url, name, 60_000, 1.0, 2) for name in ("test", "other"))
+    requests = [site.end(f"http://127.0.0.1:9/{number}") for number in range(3)]
+    site.enqueue()
+    assert len(queue.claim(1)) == 1
+    site.webhooks.run_once()
+    assert site.webhooks.faults() == []
+    site.client.zincrby(names.WEBHOOK_SENDERS, -names.WEBHOOK_SENDER_MS - 1, "test")
+    site.webhooks.run_once()
+    assert [fault.name for fault in site.webhooks.faults()] == ["webhooks-away"]
+    assert len(other.claim(len(requests))) == 2
+    assert webhooks.senders(site.client) == ["other"]
+    assert site.client.zrange(names.WEBHOOK_SENDERS, 0, -1) == [b"other"]
+
+
+def test_what_a_call_was_like_is_shown_for_an_hour_and_for_as_long_as_its_request(site):
+    queue = open_queue(site.redis.url, "test", 60_000, 1.0, 2)
+    for expires_in_ms, least in ((1_000, 3_500_000), (7_200_000, 7_100_000)):
+        request = site.end("http://127.0.0.1:9/hook")
+        now = connect.redis_now_ms(site.client)
+        site.client.hset(names.webhook(request), "expires", now + expires_in_ms)
+        site.enqueue()
+        (job,) = queue.claim(1)
+        queue.ended(job, "delivered", status=200, error="", took_seconds=5.0)
+        for key in (names.webhook(request), names.rq_job(request)):
+            assert least < site.client.pttl(key) <= least + 200_000
+        (sent,) = site.client.hmget(names.webhook(request), "sent")
+        assert now - 6_000 < int(sent) <= connect.redis_now_ms(site.client) - 5_000  # when it began
+
+
+def test_a_look_ends_at_what_is_not_to_be_called_and_a_job_that_waits_is_looked_at_a_minute_later(site):
+    gone, waiting = site.begin("http://127.0.0.1:9/hook"), site.end("http://127.0.0.1:9/hook")
+    site.client.delete(names.ledger(gone.id))  # it expired, and nothing ended it
+    site.hurry(gone.id)
+    site.client.zadd(names.WEBHOOKS_ENDED, {"01OLD": 1})
+    now = connect.redis_now_ms(site.client)
+    assert site.enqueue() == 1
+    ((request, at),) = site.client.zrange(names.WEBHOOKS, 0, -1, withscores=True)
+    assert (request.decode(), now + enqueuing.LOOK_MS <= at <= now + 2 * enqueuing.LOOK_MS) == (waiting, True)
+    assert site.client.zrange(names.WEBHOOKS_ENDED, 0, -1) == [waiting.encode()]
+
+
 def test_everything_of_a_webhook_expires(site, receiver):
     request = site.end(receiver.url)
     keys = [names.webhook(request), names.webhook_ledger(request)]

@@ -356,7 +356,9 @@ def test_rq_shows_each_job_in_one_place_from_its_first_call_to_its_last(site):
         assert where(site, request) == {"queued"}
         (job,) = queue.claim(1)
         assert (job.request, job.attempt, where(site, request)) == (request, attempt, {"started"})
-        (ends,) = [at for _, at in site.client.zrange(names.rq_registry("wip", names.WEBHOOK_QUEUE), 0, -1, withscores=True)]
+        (ends,) = [
+            at for _, at in site.client.zrange(names.rq_registry("wip", names.WEBHOOK_QUEUE), 0, -1, withscores=True)
+        ]
         assert ends * 1000 > connect.redis_now_ms(site.client) + 86_400_000  # RQ's clean-up leaves it alone
         queue.ended(job, how, status=500, error="x", **told)
 

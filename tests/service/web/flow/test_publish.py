@@ -10,10 +10,13 @@ import pika
 import pytest
 
 from regions import connect, names, topology
+from regions.counts import BUCKETS, CELLS
 from tests.service.hub_parts import settings
 from tests.waiting import until
-from web.flow.confirms import Batch, Message
+from web.flow import confirms, publish
+from web.flow.confirms import REFUSED, Batch, Lane, Message
 from web.flow.publish import Publisher
+from web.hub.faults import RESTARTS
 
 QUEUE, KEY = names.work_queue("fra"), names.routing_key("fra", fast=False)
 
@@ -98,3 +101,129 @@ def test_over_tls_and_on_a_closed_socket_the_calling_thread_sends_nothing():
     right.close()
     left.close()
     assert connect._sent(left, b"data") == 4
+
+
+def expecting(monkeypatch, *sent: tuple[float, Batch, str]) -> Lane:
+    """A lane to which messages of batches were sent at these times."""
+    lane = Lane(None, [0] * CELLS)
+    for at, batch, id_ in sent:
+        monkeypatch.setattr(confirms.time, "monotonic", lambda at=at: at)
+        lane.expect(batch, message(id_))
+    return lane
+
+
+def test_a_batch_ends_with_its_last_confirm_also_if_one_confirm_is_for_many(monkeypatch):
+    first, second = (Batch([message(id_) for id_ in ids], [].append) for ids in ("ab", "cd"))
+    lane = expecting(
+        monkeypatch,
+        *(
+            (10.0 + at, one, id_)
+            for at, (one, id_) in enumerate(((first, "a"), (first, "b"), (second, "c"), (second, "d")))
+        ),
+    )
+    monkeypatch.setattr(confirms.time, "monotonic", lambda: 13.004)
+    assert lane.since == 10.0
+    assert lane.confirmed(1, is_ack=True, is_multiple=False) == []
+    assert lane.since == 11.0
+    assert lane.confirmed(3, is_ack=True, is_multiple=True) == [(first, None)]
+    assert (lane.since, lane.confirmed_at) == (13.0, 13.004)
+    assert lane.confirmed(4, is_ack=True, is_multiple=False) == [(second, None)]
+    assert not lane.unconfirmed
+    in_time, late, endless = (lane._took[at] for at in (BUCKETS.index(0.005), BUCKETS.index(2.5), BUCKETS.index(5.0)))
+    assert (in_time, late, endless, lane._took[-1]) == (1, 2, 1, pytest.approx(6_016_000, abs=10))
+
+
+def test_a_message_that_no_queue_took_or_that_is_refused_ends_its_batch_as_failed(monkeypatch):
+    returned, refused = (Batch([message(id_)], [].append) for id_ in "ab")
+    lane = expecting(monkeypatch, (1.0, returned, "a"), (1.0, refused, "b"), (1.0, returned, "a"))
+    lane.returned("a")
+    assert lane.confirmed(1, is_ack=True, is_multiple=False) == [(returned, "the broker has no queue for the region")]
+    assert lane.confirmed(2, is_ack=False, is_multiple=False) == [(refused, REFUSED)]
+    returned.unconfirmed = 1  # the same message, sent again
+    assert lane.confirmed(3, is_ack=True, is_multiple=False) == [(returned, None)]
+
+
+def test_a_lane_is_silent_that_owes_a_confirm_for_long(monkeypatch):
+    lane = expecting(monkeypatch, (10.0, Batch([message("a")], [].append), "a"))
+    for now, is_silent in ((10.0 + confirms.SILENT_SECONDS - 0.01, False), (10.0 + confirms.SILENT_SECONDS + 0.01, True)):
+        monkeypatch.setattr(confirms.time, "monotonic", lambda now=now: now)
+        assert lane.is_silent is is_silent
+    lane.confirmed(1, is_ack=True, is_multiple=False)
+    assert not lane.is_silent
+    monkeypatch.setattr(confirms.time, "monotonic", lambda: 100.0)
+    lane.expect(Batch([message("b")], [].append), message("b"))
+    assert not lane.is_silent  # it was idle, which is another thing
+
+
+def test_a_batch_is_told_of_its_first_end_alone():
+    ended: list[str | None] = []
+    batch = Batch([message("a")], ended.append)
+    batch.end("lost")
+    batch.end(None)
+    assert ended == ["lost"]
+
+
+@pytest.fixture
+def alone(tmp_path, monkeypatch) -> Publisher:
+    """A publisher that has reached its broker; it is not started, and the time stands still."""
+    monkeypatch.setattr(confirms.time, "monotonic", lambda: 1_000.0)
+    made = Publisher(settings(tmp_path))
+    made._down = None
+    for region in ("fra", "nyc", "sin"):
+        made._lanes[region] = Lane(None, [0] * CELLS)
+    return made
+
+
+def kinds(publisher: Publisher) -> list[tuple[str, str | None]]:
+    return [(one.name, one.region) for one in publisher.faults()]
+
+
+def test_what_is_wrong_with_a_broker_has_a_name(alone):
+    assert kinds(alone) == []
+    for answers, found in (((0.3, 0.26), []), ((0.3, 0.2, 0.3), []), ((0.3, 0.26, 0.3), [("rabbitmq-slow", None)])):
+        alone._answered_in.clear()
+        alone._answered_in.extend(answers)
+        assert kinds(alone) == found
+    alone._answered_in.clear()
+    for ago, found in ((publish.FULL_SECONDS - 1, [("region-queue-full", "nyc")]), (publish.FULL_SECONDS, [])):
+        alone._refused_at["nyc"] = 1_000.0 - ago
+        assert kinds(alone) == found
+    alone._lost_at.extend([1_000.0 - publish.LOST_SECONDS, *[1_000.0 - publish.LOST_SECONDS + 1] * (RESTARTS - 1)])
+    assert kinds(alone) == []
+    alone._lost_at.append(999.0)
+    assert kinds(alone) == [("rabbitmq-restarts", None)]
+    alone._asked_at = 1_000.0 - publish.UNANSWERED_SECONDS
+    assert kinds(alone) == [("rabbitmq-restarts", None)]
+    alone._asked_at -= 0.1
+    assert kinds(alone) == [("rabbitmq-restarts", None), ("rabbitmq-away", None)]
+    assert alone.state == "RabbitMQ does not answer"
+    alone._blocked = "memory"
+    assert kinds(alone)[1:] == [("rabbitmq-blocked", None)]
+    assert alone.unavailable_for(["fra"]) == alone.state == "the broker takes no messages: memory"
+    alone._blocked, alone._down = None, "the broker is away"
+    assert kinds(alone)[1:] == [("rabbitmq-away", None)]
+    assert alone.unavailable_for(["fra"]) == alone.state == "the broker is away"
+
+
+def test_the_queues_of_one_region_may_be_silent_while_the_broker_answers_for_others(alone, monkeypatch):
+    def sent(region: str, at: float) -> Lane:
+        alone._lanes[region] = expecting(monkeypatch, (at, Batch([message("m")], [].append), "m"))
+        monkeypatch.setattr(confirms.time, "monotonic", lambda: 1_000.0)
+        return alone._lanes[region]
+
+    del alone._lanes["fra"]
+    assert alone.unavailable_for(["fra"]) == alone.silent_in("fra") == "the queues of fra are not declared yet"
+    alone._lanes.clear()
+    sent("fra", 990.0)
+    assert alone.unavailable == alone.unavailable_for(["fra"]) == "the broker does not confirm"
+    assert alone.silent_in("fra") is None  # nothing of it alone
+    nyc = sent("nyc", 985.0)
+    monkeypatch.setattr(confirms.time, "monotonic", lambda: 989.0)
+    nyc.confirmed(1, is_ack=True, is_multiple=False)
+    monkeypatch.setattr(confirms.time, "monotonic", lambda: 1_000.0)
+    assert alone.unavailable == "the broker does not confirm"  # it confirmed nothing since
+    nyc.confirmed_at = 991.0
+    assert alone.unavailable is None
+    assert alone.unavailable_for(["nyc"]) is None
+    assert alone.unavailable_for(["nyc", "fra"]) == alone.silent_in("fra") == "the broker does not confirm for fra"
+    assert kinds(alone) == [("region-queue-away", region) for region in ("fra", "sin")]  # sin's are not declared

@@ -178,6 +178,7 @@ def test_while_its_redis_is_off_it_consumes_nothing_and_then_goes_on(region: Reg
         go()
         region.broker.publish(*during[:15])
         running.wait_for("paused", said)
+        assert running.status.fault == ("region-redis-full" if said == "maxmemory" else "region-redis-away")
         region.broker.publish(*during[15:])
         until(lambda: region.broker.ready() >= len(during), "all to be back in the queue")
         until(lambda: said == "maxmemory" or running.status.unacked == 0, "nothing to be held any more")
@@ -276,6 +277,7 @@ def test_queues_that_are_not_there_are_waited_for_less_and_less_often(region_on,
         for how in (delete, lambda: running.bridge._ioloop.add_callback_threadsafe(delete_and_close)):
             how()
             running.wait_for("starting", "waiting for the hub")
+            assert running.status.fault == "region-queue-away"
             region.broker.declare()
             running.wait_for("consuming")
             assert failures[0] == 1
@@ -398,7 +400,7 @@ def test_past_the_mark_work_stays_in_the_broker_and_the_fast_lane_is_open(region
     with region.bridging(ready_max=50) as running:
         running.wait_for("paused", "50 jobs are ready")
         until(lambda: region.broker.ready() == 150, "the rest to be back in the queue")
-        assert len(region.jobs()) == 50
+        assert (len(region.jobs()), running.status.fault) == (50, "region-backlog")
         region.broker.publish(sync)
         until(lambda: sync.task in region.jobs(), "the fast lane")
         assert len(region.jobs()) == 51

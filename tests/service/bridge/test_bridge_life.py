@@ -3,6 +3,7 @@
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -61,6 +62,7 @@ def test_it_waits_for_the_hubs_clock_and_keeps_it_when_the_hub_goes(region: Regi
     try:
         with region.bridging() as running:
             running.wait_for("starting", "waiting for the hub's clock")
+            assert running.status.fault == ""  # it would be told to the hub alone
             region.broker.publish(*tasks[:2])
             assert region.jobs() == []
             region.hub.running.signal(GOES_ON)
@@ -241,3 +243,44 @@ def test_a_redis_that_restarts_is_counted_though_no_look_met_it_away(region: Reg
             region.redis.running.kill()
             region.redis.running.start()
             until(lambda: running.status.redis_lost == restarts, "the restart to be counted")  # noqa: B023
+
+
+def test_what_a_bridge_waits_for_at_its_start_is_no_warning_and_what_stops_it_later_is_one(
+    region: Region, capfd
+) -> None:
+    def lines(said: str) -> list[str]:
+        log.append(capfd.readouterr().out)
+        return [line for line in "".join(log).splitlines() if said in line]
+
+    log: list[str] = []
+    region.redis.running.stop()
+    with region.bridging() as running:
+        running.wait_for("paused", "its Redis is away")
+        first = until(lambda: lines("its Redis is away"), "the line")
+        region.redis.running.start()
+        running.wait_for("consuming")
+        until(lambda: lines("consuming"), "the line")
+        log.clear()
+        region.redis.running.stop()
+        later = until(lambda: lines("its Redis is away"), "the line")
+        region.redis.running.start()
+        running.wait_for("consuming")
+        log.clear()
+    assert not any("warning" in line or "fault" in line for line in first)
+    assert "warning" in later[0]
+    assert "region-redis-away" in later[0]
+    assert running.status.reason == "stopping"
+    assert running.status.fault == ""
+    assert not any("warning" in line for line in lines("stopping"))
+
+
+def test_a_signal_handler_never_waits_for_a_loop_that_stands_still(region: Region) -> None:
+    with region.bridging() as running:
+        running.wait_for("consuming")
+        goes_on = threading.Event()
+        running.bridge._ioloop.add_callback_threadsafe(lambda: goes_on.wait(60))
+        waking = threading.Thread(target=lambda: [running.bridge._wake() for _ in range(5_000)], daemon=True)
+        waking.start()
+        waking.join(20)
+        assert not waking.is_alive()
+        goes_on.set()

@@ -297,6 +297,19 @@ def test_nothing_is_noted_of_a_key_that_was_revoked(keyed):
     assert not keyed.client.exists(names.used(made.id))
 
 
+def test_a_key_that_can_not_be_read_does_not_count_and_keeps_no_other_from_counting(keyed, hub_redis):
+    """Also one with a limit that this version does not know: it would count without that limit."""
+    client, right = hub_redis.client, keyed.made("shop")[0]
+    text = json.loads(keyed.client.hget(names.KEYS, right.id))
+    wrong = {
+        "garbage": b"no JSON", "deep": b"[" * 100_000, "newer": json.dumps({**text, "id": "newer", "limits": {"cents": 5}}),
+        "another": json.dumps(text),
+    }  # fmt: skip
+    for field, value in (*wrong.items(), (right.id, json.dumps(text))):
+        client.hset(names.KEYS, field, value)
+    assert keys.read(client) == {right.id: right}
+
+
 def test_waiting_clients_of_a_key_are_limited(keyed):
     key = keyed.key("shop", waiters=1)
     request = keyed.ask(key, "POST", "/v1/requests", PLAIN).json()["id"]

@@ -114,6 +114,41 @@ def test_a_wrong_key_is_told_beside_the_field(keyed, text):
     assert b"<script>" not in reply.body.replace(b'<script type="module" src=', b"")
 
 
+def test_the_form_says_to_readers_of_screens_where_the_fault_is(keyed):
+    plain, wrong = ask(keyed.port, "GET", "/signin", HTML).body, signed_in(keyed, "nf_x").body
+    for part, of in (
+        (b'aria-invalid="true"', wrong),
+        (b'aria-describedby="key-error key-hint"', wrong),
+        (b'role="alert"', wrong),
+        (b'aria-describedby="key-hint"', plain),
+    ):
+        assert [part in plain, part in wrong] == [of is plain, of is wrong], part
+    for part in (b" required", b" autofocus", b'type="password"'):
+        assert part in plain
+
+
+def test_only_the_form_signs_in(keyed):
+    body = urlencode({"key": keyed.key("shop")}).encode()
+    for told in ({**OWN, "Content-Type": "text/plain"}, OWN):
+        reply = ask(keyed.port, "POST", "/signin", told, body)
+        assert (reply.status, "set-cookie" in reply.headers) == (400, False)
+
+
+def test_a_gateway_that_has_not_read_its_keys_says_of_none_that_it_is_wrong(keyed, monkeypatch):
+    keyring, text = keyed.gateway.keyring, keyed.key("shop")
+    monkeypatch.setattr(keyring, "refresh", lambda: None)
+
+    def refused():
+        keyring._is_read = False  # as at its start, while the hub is away
+        return signed_in(keyed, text)
+
+    try:
+        reply = until(lambda: one if (one := refused()).status != 303 else None, "the refusal")
+        assert (reply.status, reply.headers["retry-after"]) == (503, "1")
+    finally:
+        keyring._is_read = True
+
+
 def test_a_key_that_may_not_read_gets_no_session(keyed):
     reply = signed_in(keyed, keyed.key("shop", "submit"))
     assert (reply.status, "set-cookie" in reply.headers) == (401, False)

@@ -172,11 +172,13 @@ def test_what_is_to_be_taken_back_is_bounded_by_refusing_to_begin(own_half, own_
         assert own_half.acceptor.cleaner.kept == 4
         answer, _ = own_half.submit(new_request(("fra",)))
         assert answer.reason == "too many refused requests wait for their clean-up"
+        assert [one.name for one in own_half.acceptor.cleaner.faults()] == ["gateway-clean-up-full"]
         own_half.acceptor.cleaner.cancel("R", [("d", "fra")], 60_000)
         assert own_half.acceptor.cleaner.kept == 4
     finally:
         own_rabbitmq.running.signal(signal.SIGCONT)
     until(lambda: own_half.acceptor.cleaner.kept == 0, "all to be taken back", 60)
+    assert own_half.acceptor.cleaner.faults() == []
     until(lambda: isinstance(own_half.submit(new_request())[0], Accepted), "requests to be taken again", 60)
 
 

@@ -1,7 +1,11 @@
-"""API keys: their text, what the hub keeps of them, what they permit."""
+"""API keys: their text, what the hub keeps of them, what they permit, and what a gateway makes of those that it knows."""
+
+import time
 
 import pytest
 
+from web.flow.keyring import SOON_MS, Keyring
+from web.http.problems import Problem
 from web.hub import keys
 from web.hub.keys import Key, KeyLimits
 
@@ -60,3 +64,58 @@ def test_sources_by_patterns():
     assert KeyLimits().permits("any.source")
     assert KeyLimits(sources=("ecb.*", "hn.front")).permits("ecb.rates")
     assert not KeyLimits(sources=("ecb.*", "hn.front")).permits("hn.front.page")
+
+
+def keyring(*known: Key) -> Keyring:
+    """One that has read these keys; no hub."""
+    made = Keyring(None)
+    made._keys, made._is_read = {one.id: one for one in known}, True
+    return made
+
+
+def test_a_gateway_that_has_not_read_its_keys_denies_nobodys_key():
+    unread = Keyring(None)
+    for ask in (
+        lambda: unread.owner("Bearer nf_3k9f0a2b_" + "a" * 32, "read"),
+        lambda: unread.owner_by_id("3k9f0a2b", "read"),
+    ):
+        with pytest.raises(Problem) as refused:
+            ask()
+        assert (refused.value.kind, dict(refused.value.headers)) == ("unavailable", {"Retry-After": "1"})
+    with pytest.raises(Problem) as refused:
+        unread.owner("", "read")
+    assert refused.value.kind == "unauthorized"
+
+
+def test_a_key_ends_when_it_is_revoked_or_expires():
+    now_ms = int(time.time() * 1000)
+    ring = keyring(key(id="valid", expires_ms=now_ms + 60_000), key(id="over", expires_ms=now_ms - 1), key(id="ever"))
+    assert {one: ring.has(one) for one in ("valid", "over", "ever", "none")} == {
+        "valid": True, "over": False, "ever": True, "none": False,
+    }  # fmt: skip
+    assert ring.owner_by_id("valid", "read").tenant == "shop"
+    for one in ("over", "none"):
+        with pytest.raises(Problem) as refused:
+            ring.owner_by_id(one, "read")
+        assert refused.value.kind == "unauthorized"
+
+
+def test_a_key_that_expires_soon_is_told_unless_a_later_one_has_its_name():
+    now_ms = int(time.time() * 1000)
+    day = 86_400_000
+    soon = key(id="soon", expires_ms=now_ms + 2 * day)
+    later = key(id="later", expires_ms=now_ms + 9 * day)
+
+    def told(*known: Key) -> list[str | None]:
+        found = keyring(*known).faults()
+        assert {one.name for one in found} <= {"key-expires"}
+        return [one.part for one in found]
+
+    assert 3 * day == SOON_MS
+    assert told(later, key(id="ever"), key(id="over", name="old", expires_ms=now_ms - 1)) == []
+    assert told(soon) == told(soon, key(id="over", expires_ms=now_ms - 1)) == ["key soon"]
+    assert told(soon, key(id="sooner", expires_ms=now_ms + day)) == ["key soon"]
+    for other in (later, key(id="ever")):
+        assert told(soon, other) == told(other, soon) == []
+    for other in (key(id="other", tenant="bank"), key(id="other", name="bills")):
+        assert told(soon, other) == ["key soon"]

@@ -4,9 +4,21 @@ import re
 import time
 
 import pytest
+from msgspec import structs
 
 from regions.settings import ROOT
-from web.hub.faults import KINDS, SILENT_MS, Book, Found, Queued, is_idle, is_late, of_region
+from web.hub.faults import (
+    AHEAD_MS,
+    KINDS,
+    REFUSED_SHOWN_MS,
+    SILENT_MS,
+    Book,
+    Found,
+    Queued,
+    is_idle,
+    is_late,
+    of_region,
+)
 from web.hub.region import RegionState
 
 NOW = 1_764_416_400_000
@@ -38,6 +50,10 @@ def paused(fault: str, reason: str = "why") -> dict[str, object]:
         ({"bridge_a": paused("made up"), "workers_a": POOL}, ["region-bridge-paused"]),
         ({"bridge_a": paused(""), "workers_a": POOL}, ["region-bridge-paused"]),  # an older bridge
         ({"bridge_a": BRIDGE, "workers_a": {**POOL, "reason": "gone"}}, ["region-redis-away"]),
+        ({"bridge_a": BRIDGE, "workers_a": {**POOL, "reason": "gone"}, "workers_b": {**POOL, "reason": "gone"}}, ["region-redis-away"]),
+        ({"bridge_a": {**BRIDGE, "at_ms": NOW - SILENT_MS}, "workers_a": {**POOL, "at_ms": NOW + AHEAD_MS}}, []),
+        ({"bridge_a": BRIDGE, "workers_a": {**POOL, "at_ms": NOW + AHEAD_MS + 1}}, ["region-workers-away"]),
+        ({"bridge_a": BRIDGE, "workers_a": {**POOL, "processes": 0}, "workers_b": POOL}, []),
     ],
 )  # fmt: skip
 def test_a_fault_has_the_name_of_its_cause(said, names):
@@ -56,10 +72,14 @@ def started(*seconds_ago: float, host: str = "a", **of) -> dict[str, object]:
     ("said", "names"),
     [
         (started(50, 30, 5), ["region-bridge-restarts"]),
+        (started(60, 30, 5), ["region-bridge-restarts"]),
         (started(70, 30, 5), []),
+        (started(-1, 30, 5), []),  # by a clock that is ahead
+        ({"bridge_a:1": BRIDGE, **{f"workers_a:{one}": {**POOL, "started_ms": NOW - one} for one in range(3)}}, ["region-workers-restarts"]),
         (started(50, 30) | started(5, host="b"), []),  # three hosts, or two, may start at one time
         (started(), ["region-bridge-away"]),
         ({"bridge_a:1": {**BRIDGE, "redis_ms": 101.0}}, ["region-redis-slow"]),
+        ({"bridge_a:1": {**BRIDGE, "redis_ms": 100.0, "redis_lost": 2}}, []),
         ({"bridge_a:1": {**BRIDGE, "redis_lost": 3}}, ["region-redis-restarts"]),
     ],
 )  # fmt: skip
@@ -82,18 +102,52 @@ def test_what_is_wrong_with_workers_is_said_reason_first(pool, message):
     assert [one.message for one in found] == ([message] if message else [])
 
 
+def test_what_is_wrong_with_workers_of_several_hosts_is_added():
+    two = {f"workers_{host}:1": {**POOL, "hung": 1, "died": 2, "death": host} for host in "ab"}
+    found = of_region(state(**{"bridge_a:1": BRIDGE, **two}))
+    assert [one.message for one in found] == [
+        "worker processes do not run: 2 of 4", "worker processes die: 4 in a minute, the last one: a",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("told", "names"),
+    [
+        ({"barred": "it fills the hub"}, ["region-barred"]),
+        ({"refused": {"b": 2, "a": 1}, "refused_ms": NOW - REFUSED_SHOWN_MS}, ["region-entries-refused"]),
+        ({"refused": {"b": 2, "a": 1}, "refused_ms": NOW - REFUSED_SHOWN_MS - 1}, []),
+    ],
+)
+def test_what_the_hub_refuses_of_a_region_is_told_for_a_time(told, names):
+    said = structs.replace(state(**{"bridge_a:1": BRIDGE, "workers_a:1": POOL}), **told)
+    found = of_region(said)
+    assert [one.name for one in found] == names
+    assert all(
+        part in found[0].message
+        for part in ("1 a, 2 b" if "refused" in told and names else "", told.get("barred", ""))
+        if found
+    )
+
+
 def test_a_bridge_without_a_consumer_is_gone_though_it_has_just_said_that_it_consumes():
     said, now = state(**{"bridge_a:1": BRIDGE, "workers_a:1": POOL}), time.monotonic()
     assert of_region(said, Queued(consumers=2, at=now)) == []
     (one,) = of_region(said, Queued(consumers=0, at=now + 0.5))
     assert one.name == "region-bridge-away"
     assert of_region(said, Queued(consumers=0, at=now - 0.5)) == []  # the broker was asked before
+    later = {**BRIDGE, "at_ms": NOW}  # one of the two has come meanwhile
+    assert (
+        of_region(state(**{"bridge_a:1": BRIDGE, "bridge_b:1": later, "workers_a:1": POOL}), Queued(at=now + 0.5)) == []
+    )
 
 
 def test_a_moment_is_told_apart_from_what_lasts():
     late = state(**{"bridge_a:1": BRIDGE, "workers_a:1": {**POOL, "oldest_seconds": 3.0, "target_seconds": 2.0}})
     assert of_region(late) == []
     assert is_late(late) == "its oldest task waits for 3.0 s, 2 s are its target"
+    for age, target in ((2.0, 2.0), (3.0, 0.0)):
+        pool = {**POOL, "oldest_seconds": age, "target_seconds": target}
+        assert is_late(state(**{"workers_a:1": pool})) == ""
     queued = Queued(ready=7, consumers=2)
     assert is_idle(late, queued) == "its bridge gets nothing: 7 messages are ready in RabbitMQ"
     busy = state(**{"bridge_a:1": {**BRIDGE, "unacked": 5}})

@@ -308,14 +308,34 @@ def test_a_worker_that_died_before_its_first_claim_leaves_rq_too(region_redis, r
     assert Worker.all(connection=client) == []
 
 
-def test_a_process_for_suspects_leaves_rq_too(region_redis, reaper):
-    client, of_suspects = region_redis.client, names.rq_workers_of(names.suspects(REGION))
+@pytest.mark.parametrize("queue", [names.suspects(REGION), names.urgent(REGION)])
+def test_a_process_for_suspects_or_synchronous_tasks_leaves_rq_too(region_redis, reaper, queue):
+    client, of_queue = region_redis.client, names.rq_workers_of(queue)
     register(client, "a1")
-    client.sadd(of_suspects, names.rq_worker("a1"), names.rq_worker("a2"))
+    client.sadd(of_queue, names.rq_worker("a1"), names.rq_worker("a2"))
     client.zadd(names.ALONE, {"a1": 1, "a2": 1})
     crash(reaper, "a1")
-    assert client.smembers(of_suspects) == {names.rq_worker("a2").encode()}
+    assert client.smembers(of_queue) == {names.rq_worker("a2").encode()}
     assert client.zrange(names.ALONE, 0, -1) == [b"a2"]
+
+
+def test_what_a_crashed_worker_no_longer_ran_is_no_suspect(region_redis, reaper):
+    client = region_redis.client
+    ids = enqueue(client, [task()])
+    claimer(region_redis.url)
+    client.sadd(names.rq_worker_executions("w1"), f"{ids[0]}:gone", "odd")
+    crash(reaper)
+    assert (queued(client), suspects(client)) == (ids, [])
+    assert client.hmget(names.rq_job(ids[0]), names.JOB_DEATHS, names.JOB_PAST) == [None, None]
+
+
+def test_a_crash_makes_no_half_of_a_job_that_an_operator_deleted(region_redis, reaper):
+    client = region_redis.client
+    (id_,) = enqueue(client, [task()])
+    claimer(region_redis.url).claim(1)
+    client.delete(names.rq_job(id_))
+    crash(reaper)
+    assert (queued(client), suspects(client), client.exists(names.rq_job(id_))) == ([], [], 0)
 
 
 def test_a_thread_reaps_who_died_at_once_looks_each_second_and_ends(region_redis):

@@ -66,8 +66,10 @@ DECLARED: Final = (
     "daemon",
     "connections",
 )  # keywords whose values guard nothing
-LUA_STATEMENT: Final = re.compile(r"^\s*(redis\.call\(.*\)|[\w.\[\]\"' ,]+ = [^{]*[^{,(])$")
-LUA_ONE_LINE_IF: Final = re.compile(r"^\s*if .* then (.+) end$")
+LUA_STATEMENT: Final = re.compile(r"^\s*([\w.]+\(.*\)|[\w.\[\]\"' ,]+ = [^{]*[^{,(])$")
+LUA_BEGINS: Final = re.compile(r"^\s*redis\.call\(.*[,(]$")  # a statement of several lines
+LUA_ONE_LINE: Final = re.compile(r"^\s*(?:if .* then (.+) end|elseif .* then (\S.*?)(?: end)?|else (\S.*?)(?: end)?)$")
+LUA_NO_STATEMENT: Final = ("local ", "--", "return", "for ", "while ", "if ", "else")
 LUA_FUNCTION: Final = re.compile(r"^(\s*)local function (\w+)\(")
 LUA_FLAG: Final = re.compile(r"""(["'])(NX|XX|GT|LT|KEEPTTL)\1, """)
 LUA_QUOTED: Final = re.compile(r"--[^\n]*|\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'")
@@ -332,14 +334,30 @@ def _lua(source: str) -> Iterator[tuple[str, str]]:
             yield "Lua number", changed(found.start(), found.end(), str(int(found.group()) + 1))
     for found in LUA_FLAG.finditer(source):
         yield "Lua flag", changed(found.start(), found.end(), "")
-    at = 0
+    at, before = 0, ""
     for line in source.splitlines(keepends=True):
         bare = line.rstrip("\n")
-        if LUA_STATEMENT.match(bare) and not bare.lstrip().startswith(("local ", "--", "return", "for ", "if ")):
+        if before.endswith(("=", ",", "(")):
+            pass  # the rest of a statement
+        elif LUA_BEGINS.match(bare):
+            yield "Lua drop", changed(at, _lua_end(source, at), "")
+        elif LUA_STATEMENT.match(bare) and not bare.lstrip().startswith(LUA_NO_STATEMENT):
             yield "Lua drop", changed(at, at + len(bare), "")
-        elif only := LUA_ONE_LINE_IF.match(bare):
-            yield "Lua drop", changed(at + only.start(1), at + only.end(1), "")
-        at += len(line)
+        elif only := LUA_ONE_LINE.match(bare):
+            place = only.lastindex or 0
+            yield "Lua drop", changed(at + only.start(place), at + only.end(place), "")
+        at, before = at + len(line), bare
+
+
+def _lua_end(source: str, at: int) -> int:
+    """Where a call ends that begins ``at`` a place."""
+    bare = LUA_QUOTED.sub(lambda found: "_" * len(found.group()), source)
+    depth = 0
+    for place in range(at, len(bare)):
+        depth += (bare[place] == "(") - (bare[place] == ")")
+        if bare[place] == ")" and not depth:
+            return place + 1
+    return len(source)
 
 
 def _difference(source: str, text: str) -> tuple[int, str, str]:

@@ -52,3 +52,23 @@ def test_a_mutant_meets_quick_tests_of_all_files_rather_than_slow_ones_of_the_cl
     assert choose(target, mutant)[0] == "far::quick"
     endless = Target("a.py", ["close"], {"close::slow": Seen(2 * CHOSEN_SECONDS, {"a.py": [7]})})
     assert choose(endless, mutant) == ["close::slow"]
+
+
+def test_a_statement_of_lua_is_dropped_whole_also_if_it_has_several_lines_or_is_an_else():
+    pytest.importorskip("cosmic_ray")
+    from tests.mutation.mutants import mutants
+
+    source = """
+local status =
+  unpack(redis.call("HMGET", key, "a"))
+if status then redis.call("DEL", key)
+elseif other then wake(key)
+else forget(key) end
+redis.call("HSET", key, "a)", (b or ""),
+  "c", d)
+account()
+return 1
+"""
+    dropped = [one.text for one in mutants("x.lua", source) if one.operator == "Lua drop"]
+    parts = ['redis.call("HSET", key, "a)", (b or ""),\n  "c", d)', "account()", "wake(key)", "forget(key)"]
+    assert sorted(dropped) == sorted(source.replace(part, "") for part in parts)

@@ -13,6 +13,7 @@ from jobs.queue import waits as waiting
 from jobs.queue.reaper import Reaper
 from jobs.queue.retry import Attempt, Retry, read_past
 from jobs.queue.script import LATER
+from jobs.queue.turn import tell_limits
 from jobs.queue.waits import waits
 from regions import connect, names
 from tests.service.jobs.queue.test_claim import changed, end, fetch, queue, wip
@@ -308,3 +309,31 @@ def test_what_waits_to_be_tried_again_is_told_with_its_reason(region_redis, monk
     pass_deadline(client, first.task)
     worker.move_due()
     assert waits(client, REGION, hub_ms) == []
+
+
+def test_what_waits_for_a_turn_or_for_anothers_answer_is_told_with_its_time(region_redis, monkeypatch):
+    client = region_redis.client
+    monkeypatch.setattr(waiting, "LEAST_MS", 0)
+    tell_limits(client, {"https://example.com:443": "1 0"})
+    turn = enqueue(client, [task(n=n) for n in range(3)])
+    assert len(claimer(region_redis.url).claim(3).jobs) == 1
+    hub_ms = connect.redis_now_ms(client) + 3_600_000  # the hub is ahead
+    found = waits(client, REGION, hub_ms)
+    assert {(one.task, one.why) for one in found} == {
+        (id_, "for the turn of https://example.com:443") for id_ in turn[1:]
+    }
+    assert all(abs(hub_ms - one.since_ms) < 60_000 for one in found)
+    client.hset(names.rq_job(turn[1]), "status", "queued")  # it was called a moment ago
+    assert [one.task for one in waits(client, REGION, hub_ms)] == [turn[2]]
+    client.hdel(names.rq_job(turn[2]), names.JOB_REQUEST)  # an older bridge's
+    assert waits(client, REGION, hub_ms) == []
+    client.flushall()
+    first, second, third = enqueue(client, [task(same=1) for _ in range(3)], has_keys=True)
+    assert [job.task for job in claimer(region_redis.url).claim(3).jobs] == [first]
+    found = waits(client, REGION, hub_ms)
+    assert {one.task for one in found} == {second, third}
+    for one in found:
+        assert one.why == "for the answer of another task that asks the same"
+        assert one.since_ms == int(client.hget(names.rq_job(one.task), names.JOB_BRIDGED) or 0)
+    monkeypatch.setattr(waiting, "TOLD_MAX", 1)
+    assert len(waits(client, REGION, hub_ms)) == 1

@@ -433,6 +433,7 @@ def test_a_look_ends_at_what_is_not_to_be_called_and_a_job_that_waits_is_looked_
     gone, waiting = site.begin("http://127.0.0.1:9/hook"), site.end("http://127.0.0.1:9/hook")
     site.client.delete(names.ledger(gone.id))  # it expired, and nothing ended it
     site.hurry(gone.id)
+    site.client.zadd(names.WEBHOOKS, {"01NONE": 1})  # its hash has expired
     site.client.zadd(names.WEBHOOKS_ENDED, {"01OLD": 1})
     now = connect.redis_now_ms(site.client)
     assert site.enqueue() == 1

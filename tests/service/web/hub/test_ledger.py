@@ -326,6 +326,7 @@ def test_a_request_that_is_done_is_noted_for_the_history(hub_redis, archives, ac
     ledger.settle([settlement(new, new.tasks[0], times)])
     done = int(hub_redis.client.hget(names.ledger(new.id), "done"))
     assert hub_redis.client.zscore(names.ARCHIVE, new.id) == (None if ahead_ms is None else done + ahead_ms)
+    assert hub_redis.client.zcard(names.LISTED) == archives  # until the history has it
 
 
 def test_results_may_take_all_of_a_requests_bytes(hub_redis):

@@ -291,6 +291,25 @@ def test_the_next_sweep_is_when_something_is_due_and_else_before_what_comes_mean
     assert half.news == [new.id]
 
 
+def test_the_next_sweep_is_when_the_first_of_accepts_and_tasks_is_due(half):
+    new = new_request()
+    half.ledger.begin(new)
+
+    def next_ms() -> int:
+        return scripts.OVERDUE.call(half.client, accepting=names.ACCEPTING, due=names.DUE, lease_ms=LEASE_MS, most=9)[3]
+
+    member = names.due_member(new.id, new.tasks[0].id)
+    now_ms = half.ledger.now_ms()
+    for accept, task in ((100_000, 200_000), (200_000, 100_000)):
+        half.client.zadd(names.ACCEPTING, {new.id: now_ms + accept})
+        half.client.zadd(names.DUE, {member: now_ms + task})
+        assert 0 < next_ms() <= 100_000
+    half.client.zrem(names.DUE, member)
+    assert 100_000 < next_ms() <= 200_000
+    half.client.zrem(names.ACCEPTING, new.id)
+    assert next_ms() < 0
+
+
 def test_without_grace_the_sweep_looks_as_often_as_ever(half):
     limits = structs.replace(half.settings.limits, grace_seconds=0.0)
     found = structs.replace(half.settings, limits=limits)

@@ -412,6 +412,8 @@ def test_a_process_that_claims_no_more_does_not_count_as_one_that_calls(site):
     assert len(other.claim(len(requests))) == 2
     assert webhooks.senders(site.client) == ["other"]
     assert site.client.zrange(names.WEBHOOK_SENDERS, 0, -1) == [b"other"]
+    other.leave()
+    assert webhooks.senders(site.client) == []
 
 
 def test_what_a_call_was_like_is_shown_for_an_hour_and_for_as_long_as_its_request(site):

@@ -80,6 +80,16 @@ def test_the_oldest_go_where_there_is_no_room(region_redis, worker):
     assert len(client.keys(names.cache("*"))) == 9
 
 
+def test_a_count_of_bytes_that_is_wrong_holds_up_no_end(region_redis, worker):
+    """An operator deleted keys: there is nothing left that could go."""
+    client = region_redis.client
+    client.set(names.CACHED_BYTES, 2 * CACHED_MAX_BYTES)
+    (job,) = give(client, worker, [task()])
+    assert worker.finish([changed(end(job), meta=META)], then_claim=0)[0] != [""]
+    assert client.xlen(names.OUTBOX) == 1
+    assert kept(client) == client.keys(names.cache("*")) == []
+
+
 def test_what_nobody_asked_for_in_a_week_goes(region_redis, worker):
     client = region_redis.client
     jobs = give(client, worker, [task(n=n) for n in range(2)])

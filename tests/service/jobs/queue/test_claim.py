@@ -412,6 +412,19 @@ def test_a_job_is_finished_also_if_the_record_of_its_execution_is_gone(region_re
     assert (fetch(client, id_).get_status(), wip(client)) == (JobStatus.FINISHED, set())
 
 
+@pytest.mark.parametrize("status", ["succeeded", "failed"])
+def test_a_job_without_a_deadline_ends_too_and_is_kept_from_its_end_on(region_redis, status):
+    """RQ's tools, or an operator, may have written its record."""
+    client = region_redis.client
+    (id_,) = enqueue(client, [task()])
+    client.hdel(names.rq_job(id_), names.JOB_DEADLINE)
+    worker = claimer(region_redis.url)
+    (job,) = worker.claim(1).jobs
+    assert worker.finish([end(job, status=status)], then_claim=0)[0] != [""]
+    assert script.KEEP_MS - 60_000 < client.pttl(names.rq_job(id_)) <= script.KEEP_MS
+    assert client.xlen(names.OUTBOX) == 1
+
+
 def test_finishing_twice_is_finishing_once(region_redis):
     client = region_redis.client
     enqueue(client, [task(), task()])

@@ -68,6 +68,34 @@ def test_a_claim_takes_from_the_front_as_many_as_asked(region_redis):
     assert queue(client).get_job_ids() == ids[3:]
 
 
+def test_a_claimed_job_says_all_that_its_run_goes_by(region_redis):
+    client, one = region_redis.client, task(deadline_seconds=100)
+    enqueue(client, [one], has_keys=True)
+    client.hset(names.rq_job(one.task), names.JOB_SINCE, connect.redis_now_ms(client) - 5_000)  # it waited for its turn
+    (job,) = claimer(region_redis.url).claim(1).jobs
+    assert (job.task, job.request, job.source, job.host) == (one.task, one.request, one.source, one.host)
+    assert (job.deadline_ms, job.bridged_ms) == (one.deadline_ms, one.accepted_ms)
+    assert (job.past, job.deaths, job.refused_ms, job.trouble, job.why, job.leader) == (b"", 0, -1, "", "", "")
+    assert 5_000 <= job.turn_ms < 65_000
+    assert not client.hget(names.rq_job(one.task), names.JOB_SINCE)
+
+
+def test_a_claim_says_to_rq_how_its_worker_is_and_for_how_long_that_holds(region_redis):
+    client, key = region_redis.client, names.rq_worker("w1")
+    enqueue(client, [task()])
+    worker = claimer(region_redis.url)
+    for state in ("idle", "busy"):
+        client.hdel(key, "last_heartbeat")
+        client.persist(key)
+        jobs = worker.claim(int(state == "busy")).jobs
+        assert client.hget(key, "state") == state.encode()
+        assert 0 < client.ttl(key) <= script.WORKER_TTL_SECONDS
+        assert client.hget(key, "last_heartbeat").startswith(time.strftime("%Y-", time.gmtime()).encode())
+    worker.finish([end(jobs[0])], then_claim=0)
+    worker.claim(0)
+    assert client.hget(key, "state") == b"idle"
+
+
 def test_rq_sees_a_claimed_job_as_started_and_never_as_overdue(region_redis):
     client = region_redis.client
     (id_,) = enqueue(client, [task()])

@@ -404,9 +404,11 @@ def test_who_asks_next_is_known_for_as_long_as_its_own_record(region_redis):
     asked = [*same(1, deadline_seconds=20), *same(1, deadline_seconds=250), *same(1, deadline_seconds=100)]
     give(client, asked)
     worker = claimer(region_redis.url)
-    (first,) = worker.claim(3).jobs
-    worker.finish([done(first, shared_ms=-1, status="failed")], then_claim=0)
+    (first,) = worker.claim(1).jobs
     (key,) = client.keys("nf:flight:*")
+    assert client.pexpiretime(key) == asked[0].deadline_ms + KEEP_MS
+    assert worker.claim(2).jobs == []
+    worker.finish([done(first, shared_ms=-1, status="failed")], then_claim=0)
     assert client.get(key).startswith(asked[1].task.encode())
     assert client.pexpiretime(key) == asked[1].deadline_ms + KEEP_MS
 

@@ -7,6 +7,7 @@ import signal
 import threading
 from pathlib import Path
 
+import pytest
 import rq
 
 from jobs.webhook import queue as jobs_queue
@@ -18,7 +19,7 @@ from tests.service.jobs.webhook.receiving import SECRET, Receiver
 from tests.waiting import until
 from web.api import views
 from web.flow import webhooks as enqueuing
-from web.hub import scripts
+from web.hub import scripts, webhooks
 
 
 def test_the_request_shows_how_far_its_webhook_is_and_no_secret(site, receiver):

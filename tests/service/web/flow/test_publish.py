@@ -145,7 +145,10 @@ def test_a_message_that_no_queue_took_or_that_is_refused_ends_its_batch_as_faile
 
 def test_a_lane_is_silent_that_owes_a_confirm_for_long(monkeypatch):
     lane = expecting(monkeypatch, (10.0, Batch([message("a")], [].append), "a"))
-    for now, is_silent in ((10.0 + confirms.SILENT_SECONDS - 0.01, False), (10.0 + confirms.SILENT_SECONDS + 0.01, True)):
+    for now, is_silent in (
+        (10.0 + confirms.SILENT_SECONDS - 0.01, False),
+        (10.0 + confirms.SILENT_SECONDS + 0.01, True),
+    ):
         monkeypatch.setattr(confirms.time, "monotonic", lambda now=now: now)
         assert lane.is_silent is is_silent
     lane.confirmed(1, is_ack=True, is_multiple=False)

@@ -8,7 +8,6 @@ from typing import Final
 
 import pika
 import pymongo.errors
-import redis
 from pika.adapters.utils.connection_workflow import AMQPConnectorStackTimeout
 
 from regions import connect
@@ -105,21 +104,6 @@ def mongo(url: str) -> Probe:
                 client.admin.command("ping")
             except pymongo.errors.PyMongoError as error:
                 return connect.without_password(str(error)[:200])
-        return None
-
-    return probe
-
-
-def redis_answers(url: str) -> Probe:
-    """Ready when a Redis of a supported version answers."""
-
-    def probe() -> str | None:
-        try:
-            client = connect.open_redis(url, name="probe", connections=1)
-            with client:
-                connect.check_redis(client, "it")
-        except (*connect.AWAY, redis.RedisError, connect.TooOld, ValueError) as error:
-            return str(error)
         return None
 
     return probe

@@ -75,9 +75,6 @@ COMMON: Final = (
 )  # fmt: skip
 OF_PAGES: Final = ("Content-Security-Policy", "Referrer-Policy", "X-Content-Type-Options")
 
-# Pages for people: they are no part of the interface.
-FOR_PEOPLE: Final[frozenset[str]] = frozenset()
-
 # What a post's answer leads to.
 _ID: Final = {"request": "$response.body#/id"}
 _TASK_ID: Final = {"task": "$response.body#/tasks/0/id"}

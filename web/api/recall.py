@@ -32,6 +32,7 @@ from web.hub.view import START, STATE_ONLY, View
 
 THREADS: Final = 2
 LISTED_AT_ONCE: Final = 200  # requests that are read in one round trip
+LOOKS_MAX: Final = 10_000  # requests that one search reads at most; its cursor leads to the others
 RUNNING: Final = "running"
 STATUSES: Final = ("succeeded", "partial", "failed", "cancelled")
 FILTERS: Final = ("source", "region", "status", "since", "cursor", "limit")
@@ -122,24 +123,32 @@ class Recall:
     def found(self, wanted: Wanted) -> tuple[list[View], str | None]:
         """Returns (a page of requests, the cursor of the next one); call it in ``later``.
 
-        Redis is asked first: a request goes from there to the history.
+        Redis is asked first: a request goes from there to the history. A page may be short, or empty, before the end.
         """
+        end = None
         try:
-            here = self._not_in_history(wanted)
+            here, end = self._not_in_history(wanted)
         except redis.exceptions.RedisError:
             if wanted.status == RUNNING:
                 raise
             here = []  # the history can be read without the hub
         there, more = ([], None) if wanted.status == RUNNING else self._history.search(wanted)
-        views_by_id = {view.id: view for view in (*here, *there)}
+        views_by_id = {view.id: view for view in (*here, *there) if end is None or view.id >= end}
         found = [views_by_id[one] for one in sorted(views_by_id, reverse=True)]
         page = found[: wanted.limit]
-        return page, page[-1].id if len(found) > wanted.limit or more is not None else None
+        if len(found) <= wanted.limit and more is None and end is None:
+            return page, None
+        return page, page[-1].id if len(page) == wanted.limit else end
 
-    def _not_in_history(self, wanted: Wanted) -> list[View]:
-        """The latest requests that the history lacks: one more than a page has, if there are so many."""
+    def _not_in_history(self, wanted: Wanted) -> tuple[list[View], str | None]:
+        """The latest requests that the history lacks: one more than a page has, if there are so many.
+
+        The second is the last request looked at, if more are listed than one search reads.
+        """
         listed = self._ledger.listed(wanted.tenant)
         members = [one for one in listed if wanted.before is None or names.request_of_listed(one) < wanted.before]
+        end = names.request_of_listed(members[LOOKS_MAX - 1]) if len(members) > LOOKS_MAX else None
+        del members[LOOKS_MAX:]
         found: list[View] = []
         for at in range(0, len(members), LISTED_AT_ONCE):
             part = {names.request_of_listed(member): member for member in members[at : at + LISTED_AT_ONCE]}
@@ -152,8 +161,8 @@ class Recall:
             if gone := [part[request] for request, state in states if state is None]:
                 self._ledger.unlist(gone)
             if len(found) > wanted.limit:
-                break
-        return found[: wanted.limit + 1]
+                return found[: wanted.limit + 1], None
+        return found, end
 
     def later(
         self,

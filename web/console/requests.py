@@ -43,6 +43,8 @@ def page(parts: Parts, exchange: Exchange) -> None:
         if wanted.before is not None:
             latest = tag("a", "Latest requests", href=f"/requests?{urlencode(filters)}", class_="button quiet")
         none = "No request is like that." if filters else "Nothing was asked yet."
+        if cursor is not None:
+            none = "None of the latest requests is like that; older ones may be."
         listed = _table(found) if found else empty(none)
         main = join(
             tag("h1", "Requests"),

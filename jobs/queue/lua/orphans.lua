@@ -1,6 +1,7 @@
 -- Finds results that lie in the outbox for `age_ms` or longer: entries from `after` on, up to `most` of them or
 -- `bytes_max` of fields. An id ahead of the time says nothing of an entry's age: it comes from before a step back that was
--- taken as the time, and so do the ids of all that follow. Then all entries count as old, since sending one twice does no harm. Only one worker at a time gets them: the one that has the turn. Returns the entries.
+-- taken as the time, and so do the ids of all that follow. Then all entries count as old, since sending one twice does no harm.
+-- Only one worker at a time gets them: the one that has the turn. Returns the entries.
 -- keys: outbox, turn
 -- args: worker, age_ms, most, turn_ms, after, bytes_max
 -- flags: allow-oom

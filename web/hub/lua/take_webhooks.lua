@@ -1,6 +1,6 @@
 -- Takes webhooks that are due and that no job calls. No other gateway gets them until the lease is over.
--- Returns {rows, how many jobs wait, how many processes call, in how many ms the next one is due, -1 if there is none}. A row: {request, when it ended, its ledger}; the ledger is empty where
--- the message is made already.
+-- Returns {rows, how many jobs wait, how many processes call, in how many ms the next one is due, -1 if there is none}. A row:
+-- {request, when it ended, its ledger}; the ledger is empty where the message is made already.
 -- `retry_ms`: for how long after the first look a call is tried. What ended more than `kept_ms` ago is not listed any more.
 -- keys: queue, senders
 -- args: lease_ms, most, retry_ms, kept_ms, sender_ms

@@ -13,7 +13,7 @@ from web.http.problems import KINDS
 FOUND = json.loads(openapi.document(Limits()))
 ADD_IT = (
     "It stands in routes of web/app.py. Add it to _paths of web/api/openapi.py, its schemas to web/api/schemas.py, and a row to "
-    "docs/http.md. A page for people alone stands in FOR_PEOPLE of web/api/openapi.py."
+    "docs/http.md."
 )
 
 
@@ -55,7 +55,7 @@ def test_it_is_openapi():
 
 def test_every_route_of_the_gateway_is_a_call():
     told = {(method, path) for method, path, _ in operations()}
-    left_out = {call for call in routes() if call[1] not in openapi.FOR_PEOPLE} - told
+    left_out = routes() - told
     assert not left_out, f"not in the OpenAPI document: {sorted(left_out)}. {ADD_IT}"
     assert told <= routes(), "the document has calls that the gateway does not have"
 

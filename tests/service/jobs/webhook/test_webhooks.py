@@ -375,7 +375,7 @@ def test_rq_shows_each_job_in_one_place_from_its_first_call_to_its_last(site):
     assert webhooks.resend(site.client, request, 60)
     call("failed", 1)
     assert where(site, request) == {"failed"}
-    assert site.client.pttl(names.rq_job(request)) == pytest.approx(jobs_queue.KEPT_MS, rel=0.1)
+    assert site.client.pttl(names.rq_job(request)) == pytest.approx(names.WEBHOOK_KEPT_MS, rel=0.1)
 
 
 def test_a_resend_calls_at_once_what_waits_and_leaves_alone_what_is_being_called(site):

@@ -268,8 +268,8 @@ def replica(alert: str, server: str) -> Case:
 
 def _late(stack: OwnStack) -> None:
     """Many slow tasks for a region with two threads."""
-    site.behave(stack.ports.site, prefix=FAR, status=200, delay_seconds=3.0, body="<p><b>slow</b></p>")
-    _post(stack, *({"source": "alerts.slow", "params": {"n": n}} for n in range(40)), deadline=120)
+    site.behave(stack.ports.site, prefix=FAR, status=200, delay_seconds=6.0, body="<p><b>slow</b></p>")
+    _post(stack, *({"source": "alerts.slow", "params": {"n": n}} for n in range(60)), deadline=290)
 
 
 def _no_results(stack: OwnStack) -> None:

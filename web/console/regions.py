@@ -198,7 +198,7 @@ def _events(view: View) -> Html:
             " ",
             tag("span", cut(one["kind"]), class_="badge none"),
             " ",
-            cut(one["message"]),
+            cut(one["message"].removeprefix(f"{one['kind']}: ")),
         )
         for one in events
     )

@@ -12,6 +12,7 @@ from web.hub.recent import Hour
 SPARK_HEIGHT, SPARK_BAR, SPARK_STEP = 22, 3, 4
 HOURS_WIDTH, HOURS_HEIGHT, HOURS_LEFT, HOURS_BELOW = 720, 120, 52, 46
 RUNS_HEIGHT, RUN_WIDTH, RUN_STEP = 48, 3, 4
+RUNS_LEAST = 40  # that there is room for: a bar of a few runs is no wider than one of many
 LABEL_EVERY: Final = 3  # hours
 LOW: Final = 2  # the least height of something that is there
 
@@ -56,10 +57,11 @@ def by_hour(hours: Sequence[Hour]) -> Html:
 
 def single_runs(runs: Sequence[Run]) -> Html:
     """The last runs, oldest first: how long each was busy, and which failed."""
-    width = RUN_STEP * max(len(runs), 1)
+    room = max(len(runs), RUNS_LEAST)
+    width, first = RUN_STEP * room, room - len(runs)
     most = max([one.busy_ms for one in runs], default=0) or 1
     paths = {"good": [], "bad": []}  # type: dict[str, list[str]]
-    for number, one in enumerate(runs):
+    for number, one in enumerate(runs, first):
         height = RUNS_HEIGHT if one.error else max(LOW, one.busy_ms / most * RUNS_HEIGHT)
         paths["bad" if one.error else "good"].append(
             f"M{number * RUN_STEP} {RUNS_HEIGHT}v{-height:.1f}h{RUN_WIDTH}v{height:.1f}z"

@@ -213,8 +213,7 @@ def _facts(found: View) -> Iterable[tuple[str, Child]]:
     yield "params", ", ".join(found["params"]) or "none"
     if limits:
         yield "at once", f"{limits.get('concurrency', '')}"
-        rate = limits.get("rate_per_second")
-        yield "rate", f"{rate:g} a second" if rate else "not limited"
+        yield "rate", limits.get("rate") or "not limited"
     yield "definition", tag("code", found["definition"] or "none")
     for region, there in found["regions"].items():
         if there.get("definition") != found["definition"]:
@@ -290,6 +289,9 @@ def _learned(learned: View | None) -> Html:
     def cell(value: float | None, form: Any) -> str:
         return "too few runs" if value is None else form(value)
 
+    compared = (learned["success"], learned["rows"]["last"], learned["rows"]["before"])
+    if compared == (None, None, None):
+        return empty(f"It had too few runs to compare: {learned['runs'] + learned['before']}.")
     figures: list[tuple[str, str, Any]] = [
         ("records a run", "rows", lambda count: f"{count:,.0f}"),
         ("bytes fetched a run", "raw_bytes", bytes_text),

@@ -278,7 +278,7 @@ def _document(one: "Key") -> dict[str, Any]:
 def _limits(one: "Key") -> str:
     import msgspec  # noqa: PLC0415
 
-    return " ".join(f"{name}={_listed(value)}" for name, value in msgspec.to_builtins(one.limits).items())
+    return " ".join(f"{name}={_listed(value)}" for name, value in msgspec.to_builtins(one.limits).items() if value)
 
 
 def _listed(value: Any) -> str:

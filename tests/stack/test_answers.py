@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import ulid
 
+from regions.settings import ROOT
 from tests.stack.driving import Ledger
 from tests.waiting import until
 from tests.wire import ask, events
@@ -20,6 +22,7 @@ FIVE = [
     {"source": "books.list", "params": {"category": "poetry_23"}},
     "slow.example",
 ]
+README = ROOT / "clients" / "python" / "README.md"
 CLIENTS = 200
 SOON = 10.0  # seconds: what goes to a region by mistake is waited for 30
 
@@ -33,6 +36,15 @@ def test_polls_with_after_bring_the_fast_ones_before_the_slow_one(stack):
     assert {result["region"] for result in ledger.delivered} == {"fra", "nyc", "sin"}
     fetched = [result["bytes"] for result in ledger.delivered if result["bytes"]["raw"]]  # an unchanged page is not
     assert sum(size["raw"] for size in fetched) >= 3 * sum(size["records"] for size in fetched)
+
+
+def test_the_python_clients_readme_runs_as_printed(stack, monkeypatch, capsys):
+    code = re.search(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)[1]
+    monkeypatch.setenv("NEARFETCH_URL", stack.url)
+    exec(compile(code, str(README), "exec"), {})
+    first, *results, last = capsys.readouterr().out.splitlines()
+    assert (first, last) == ("USD", "target http_status")
+    assert sorted(results) == ["books.list succeeded 20", "ecb.rates succeeded 31"]
 
 
 def test_an_event_stream_brings_each_result_once_and_resumes_where_it_broke(stack):

@@ -215,7 +215,9 @@ class Exchange:
         """The same for an answer that is coded already, or need not be."""
         if answer.status in REFUSALS and self.path != READINESS:
             _tell_refusal(answer)
-        data = self._head(answer, f"Content-Length: {len(answer.body)}\r\n")
+        # What HEAD says must be the length of GET's answer (RFC 9110, 8.6). Of records that nobody has fetched it is not known.
+        is_unknown = self.method == "HEAD" and not answer.body
+        data = self._head(answer, "" if is_unknown else f"Content-Length: {len(answer.body)}\r\n")
         if self.method != "HEAD" and answer.status not in WITHOUT_BODY:
             data += answer.body
         return self._put(data, answer.status, is_first=True, is_last=True)

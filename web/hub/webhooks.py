@@ -80,7 +80,7 @@ def wrong_url(url: str, *, plain_http: bool) -> str | None:
         return None
     if url.startswith("http://") and not plain_http:
         return "an https address, found http"
-    return "an https address without user and fragment, in ASCII, what must be percent-encoded so"
+    return "an https address in ASCII (percent-encode the rest) without user and fragment"
 
 
 def is_secret(text: str) -> bool:

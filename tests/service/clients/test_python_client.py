@@ -1,7 +1,6 @@
 """The Python client against a real gateway; a thread of the test plays the region."""
 
 import contextlib
-import re
 import threading
 
 import msgspec
@@ -12,7 +11,6 @@ from nearfetch_client import Nearfetch, Refused, Request, TaskFailed, Unavailabl
 
 from jobs import contract
 from regions import names
-from regions.settings import ROOT
 from scripts.stack.services import free_port
 from tests.service.clients.proxy import Proxy
 from tests.service.gateway import Region
@@ -20,7 +18,6 @@ from tests.service.web.conftest import stack
 from tests.waiting import until
 from web.hub import keys
 
-README = ROOT / "clients" / "python" / "README.md"
 __all__ = ["stack"]
 
 BLOCKED = contract.Error(type="blocked", message="a wall", origin="target", retryable=True, retry_after=7.0)
@@ -210,20 +207,6 @@ def test_refusals_name_every_fault(client):
 def test_without_a_gateway_it_says_so_in_time():
     with pytest.raises(Unavailable, match=r"No gateway answers at .*: \[Errno 111\] Connection refused"):
         Nearfetch(f"http://127.0.0.1:{free_port()}", timeout=0.3).sources()
-
-
-def test_readme_runs_as_printed(stack, answering, monkeypatch, capsys):
-    """With the sources of this test in the place of the shipped ones."""
-    code = re.search(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)[1]
-    code = code.replace("ecb.rates", "demo.plain").replace("books.list", "demo.list").replace("currency", "name")
-    code = code.replace("no_such_category", "wall")
-    monkeypatch.setenv("NEARFETCH_URL", f"http://127.0.0.1:{stack.port}")
-    exec(compile(code, str(README), "exec"), {})
-    said = capsys.readouterr().out
-    lines = [line for line in said.splitlines() if " [info" not in line and " [warn" not in line]
-    assert lines[0] == "a"
-    assert sorted(lines[1:3]) == ["demo.list succeeded 1", "demo.plain succeeded 1"]
-    assert lines[3] == "target blocked"
 
 
 def test_key_is_sent_as_a_bearer(client, monkeypatch):

@@ -38,6 +38,7 @@ def test_a_key_is_shown_once_and_the_hub_has_its_digest_alone(run, hub_redis):
     listed = run("list")
     assert secret not in listed.output
     assert all(part in listed.stdout for part in (key_id, "shop", "order service", "sources=ecb.*", "open_tasks=50"))
+    assert "=0" not in listed.stdout  # no limit
     [one] = json.loads(run("list", "--json").stdout)
     assert (one["id"], one["limits"]["open_tasks"]) == (key_id, 50)
 

@@ -210,6 +210,7 @@ def test_head_of_records_checks_the_call_and_fetches_nothing(stack):
         assert (status, headers["cache-control"], headers["content-type"]) == (
             200, "max-age=60", "text/csv; charset=utf-8; header=present",
         )  # fmt: skip
+        assert "content-length" not in headers  # that of the records is not known
         wire.send("HEAD", "/v1/sources/demo.list/records?category=x&page=one")
         assert wire.head()[0] == 422
     assert stack.region.is_empty("fra")

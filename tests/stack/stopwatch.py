@@ -52,10 +52,10 @@ class Places:
         return name in told["faults"] or any(name in faults for faults in regions)
 
     def _status(self, name: str) -> bool:
-        environment = {**os.environ, "NEARFETCH_DATA": str(self._stack.data.path)}
+        environment = {**os.environ, "NEARFETCH_URL": self._stack.url}
         words = ["-m", "scripts.cli", "status"]
         done = forked.run(words, imported=forked.COMMAND, env=environment, text=True, timeout=30)
-        return f" {name}" in done.stdout
+        return f" {name} " in done.stdout.replace(":", " ")
 
     def _console(self, name: str) -> bool:
         return bool(

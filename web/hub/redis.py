@@ -4,6 +4,7 @@ When the Redis freezes, the first callers run into their time-out (0.5 s) and ma
 once, until the probe gets an answer. So a gateway of eight threads answers 503 within a second, however many clients ask.
 """
 
+import errno
 import statistics
 import threading
 import time
@@ -30,6 +31,7 @@ FIRST_MEAN_BYTES: Final = 2_000.0  # of a result, before any have come
 MEAN_WEIGHT: Final = 0.02  # of one result in the running mean of their sizes
 SLOW_SECONDS, SLOW_PROBES = 0.1, 5  # half of so many probes that take longer are a fault
 LOST_SECONDS: Final = 60.0  # for which losses are counted
+SHORT_OF_FILES: Final = "this gateway can open no more files, and so no connection to the hub's Redis"
 BROKEN: Final = "the hub's Redis answered something unexpected"
 
 log = logs.get("hub")
@@ -110,8 +112,9 @@ class Hub:
 
     def faults(self) -> list[Found]:
         """What is wrong with the server, by name; the gravest fault alone."""
+        away = "gateway-connections-full" if self._away == SHORT_OF_FILES else "hub-redis-away"
         known = (
-            ("hub-redis-away", self._away),
+            (away, self._away),
             ("hub-redis-denied", self._denied),
             ("hub-redis-refuses-writes", self._refusal),
             ("hub-redis-not-durable", self._short),
@@ -201,10 +204,12 @@ class Hub:
 
     def lost(self, error: Exception) -> None:
         """Marks the server as away. Called by code whose call got no answer."""
+        is_short = _is_short_of_files(error)
         if self._away is None:
-            self._lost_at.append(time.monotonic())
+            if not is_short:
+                self._lost_at.append(time.monotonic())
             log.warning("redis away", error=str(error))
-        self._away = "the hub's Redis does not answer"
+        self._away = SHORT_OF_FILES if is_short else "the hub's Redis does not answer"
 
     def observe(self, region: str, result_bytes: int) -> None:
         """Counts the size of a result, for the estimate of what open tasks will bring."""
@@ -348,3 +353,13 @@ def refusal(info: Mapping[str, Any]) -> str | None:
     if info["aof_last_write_status"] != "ok":
         return "the hub's Redis can't write its append-only file; is its disk full?"
     return None
+
+
+def _is_short_of_files(error: BaseException) -> bool:
+    """Whether a connection failed because this process, or its host, may open no more files."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, OSError) and found.errno in (errno.EMFILE, errno.ENFILE):
+            return True
+        found = found.__cause__ or found.__context__
+    return False

@@ -2,12 +2,14 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 
 import pytest
 
 from regions import connect
+from regions.settings import ROOT
 from scripts.stack.ports import free_port
 from scripts.stack.probes import listens
 from scripts.stack.services import Running, Service
@@ -15,7 +17,7 @@ from scripts.stack.wan_links import Control, Rule, Way
 from tests.service.hub_parts import accepted, settings, settle
 from tests.waiting import until
 from web.hub.ledger import Ledger
-from web.hub.redis import Hub, HubAway
+from web.hub.redis import SHORT_OF_FILES, Hub, HubAway
 
 SECONDS = 2.0  # of the time-out here: more than a busy machine takes for an answer
 LARGE = 3_000_000
@@ -89,3 +91,47 @@ def test_a_large_result_may_arrive_for_longer_than_the_time_out(tmp_path, hub_re
         hub.stop()
         control.close()
         proxy.stop()
+
+
+SHORT = """
+import contextlib, os, resource, sys
+from pathlib import Path
+from tests.service.hub_parts import settings
+from web.hub.redis import SHORT_OF_FILES, Hub, HubAway
+
+hub = Hub(settings(Path(sys.argv[1]), redis=sys.argv[2]))
+hub.run_once()
+assert hub.faults() == [], hub.faults()
+hub.client.connection_pool.disconnect()
+most = max(int(one) for one in os.listdir("/proc/self/fd")) + 1
+resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+while True:  # until none is free below that
+    try:
+        os.dup(0)
+    except OSError:
+        break
+for _ in range(3):
+    try:
+        with hub.asking() as client:
+            client.ping()
+    except HubAway:
+        pass
+    names = [one.name for one in hub.faults()]
+    hub._away = None  # as if it had answered in between
+assert names == ["gateway-connections-full"], names
+with contextlib.suppress(HubAway), hub.asking() as client:
+    client.ping()
+print([(one.name, one.message) for one in hub.faults()])
+"""
+
+
+def test_a_gateway_that_may_open_no_more_files_blames_itself_and_not_the_hub(tmp_path, hub_redis):
+    done = subprocess.run(
+        [sys.executable, "-c", SHORT, str(tmp_path), hub_redis.url],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == str([("gateway-connections-full", SHORT_OF_FILES)]), done.stdout

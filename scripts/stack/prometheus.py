@@ -65,19 +65,19 @@ ALERTS: Final = (
         "hub-redis-fills", "ticket", "max(nearfetch_hub_redis_expected_bytes / (nearfetch_hub_redis_max_bytes > 0)) > 0.7", "1m",
         "the hub's Redis, with what open tasks bring, is {{ $value | humanizePercentage }} full",
         "nothing yet; requests are answered 503 from 85 % on",
-        "raise maxmemory of the hub's Redis, or lower limits.result_ttl_seconds",
+        "redis-cli CONFIG SET maxmemory 2gb, and the same in its redis.conf; or lower limits.result_ttl_seconds",
     ),
     Alert(
         "region-redis-fills", "ticket",
         "max by (region) (nearfetch_region_redis_used_bytes / (nearfetch_region_redis_max_bytes > 0)) > 0.6", "1m",
         "the Redis of {{ $labels.region }} is {{ $value | humanizePercentage }} full",
         "nothing yet; its tasks wait in RabbitMQ from 70 % on",
-        "raise maxmemory of the region's Redis, or start workers on one more host",
+        "redis-cli CONFIG SET maxmemory 1gb, and the same in its redis.conf; or start nearfetch workers on one more host",
     ),
     Alert(
         "region-outbox-fills", "ticket", "max by (region) (nearfetch_region_outbox_bytes) > 32e6", "1m",
         "{{ $value | humanize1024 }}B of results wait in {{ $labels.region }} for the hub",
-        "answers are late; workers take no tasks from 64 MB on", "look at the network between the region and the hub's Redis",
+        "answers are late; workers take no tasks from 64 MB on", "nearfetch doctor on the region's host: look at its network to the hub's Redis",
     ),
     Alert(
         "open-files-short", "ticket", 'process_open_fds{job=~"nearfetch-.*"} / process_max_fds{job=~"nearfetch-.*"} > 0.8', "1m",

@@ -28,6 +28,9 @@ READY_SECONDS: Final = 180.0
 DEATHS_MAX: Final = 3  # a part that dies this often during the start is given up
 SAID: Final = {"bridge": "bridges", "workers": "workers"}  # part → the key of /v1/regions with its reports
 POLL_SECONDS: Final = 0.05
+LOOK_SECONDS: Final = (
+    0.5  # between two looks at how the parts do: each costs the supervisor as much as a probe costs a part
+)
 
 
 class Ending:
@@ -66,6 +69,7 @@ class Startup:
         self.parts = {part.name: part for part in stack.parts}
         self.began = time.monotonic()
         self.starts: dict[str, set[int]] = {}
+        self._looked = float("-inf")
 
     def run(self) -> None:
         """Starts everything. Raises ``NotReady``."""
@@ -190,11 +194,12 @@ class Startup:
 
     def _beat(self, name: str, reason: str) -> None:
         """Between two probes: raises ``NotReady`` on a request to stop, a part that keeps dying, or a time-out; then waits."""
-        states = self.supervisor.states() or {}
         if self.ended.requested:
             raise NotReady(name, "Stopped before everything was ready.")
-        for part, state in states.items():
-            self._look(part, state)
+        if time.monotonic() - self._looked > LOOK_SECONDS:
+            self._looked = time.monotonic()
+            for part, state in (self.supervisor.states() or {}).items():
+                self._look(part, state)
         if time.monotonic() - self.began > READY_SECONDS:
             raise NotReady(name, f"{name} is not ready after {READY_SECONDS:.0f} s: {reason}")
         self.progress.waiting(f"starting {name}   {time.monotonic() - self.began:.0f} s")

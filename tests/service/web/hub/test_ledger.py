@@ -11,7 +11,8 @@ from regions import connect, names
 from regions.settings import Limits
 from tests.service.hub_parts import frame, new_request
 from web.hub import scripts
-from web.hub.ledger import ACCEPT_LEASE_MS, Ledger
+from web.hub.ledger import ACCEPT_LEASE_MS, REPEATABLE_MS, Ledger
+from web.hub.new_request import Begun, Repeatable, Repeated
 from web.hub.settlement import Settlement
 
 
@@ -268,6 +269,43 @@ def test_a_begun_request_stands_where_it_is_looked_for_by_its_times(ledger, hub_
     kept = {key: client.hget(names.ledger(new.id), key) for key in ("state", "completed", "bytes", "total")}
     assert kept == {"state": b"accepting", "completed": b"0", "bytes": b"0", "total": b"2"}
     assert client.hget(names.ledger(new.id), "lease") == str(times.created_ms + ACCEPT_LEASE_MS).encode()
+
+
+def test_a_begun_request_leaves_what_was_asked_for_and_nothing_else(ledger, hub_redis):
+    """Neither limits of a key, nor an Idempotency-Key, nor a webhook, nor what may move to another region."""
+    client, new = hub_redis.client, new_request()
+    ledger.begin(new)
+    kept = {names.ledger(new.id), names.DUE, names.ACCEPTING, names.LISTED, names.open_tasks("fra")}
+    assert {key.decode() for key in client.keys("*")} == kept
+    known = {field.decode() for field in client.hkeys(names.ledger(new.id))}
+    assert not known & {"used", "repeated", "tenant", "traceparent", "webhook"}
+    assert not [field for field in known if field.startswith("m:")]
+
+
+def test_a_request_that_may_move_is_kept_for_that_until_its_deadline_and_grace(ledger, hub_redis):
+    new = new_request(("fra", "nyc"))
+    tasks = [msgspec.structs.replace(new.tasks[0], may_move=True), new.tasks[1]]
+    times = ledger.begin(msgspec.structs.replace(new, tasks=tasks))
+    assert hub_redis.client.hkeys(names.ask(new.id)) == [new.tasks[0].id.encode()]
+    assert hub_redis.client.pexpiretime(names.ask(new.id)) == times.deadline_ms + 5_000
+
+
+def test_an_idempotency_key_is_its_first_requests_and_lives_as_long_as_that(ledger, hub_redis):
+    client = hub_redis.client
+    first, second = (
+        msgspec.structs.replace(new_request(), repeatable=Repeatable("shop/k", digest)) for digest in ("d1", "d2")
+    )
+    times = ledger.begin(first)
+    assert isinstance(times, Begun)
+    assert isinstance(ledger.begin(first), Begun)  # sent again: its answer was lost
+    assert ledger.begin(second) == Repeated(first.id, "d1")
+    assert not client.exists(names.ledger(second.id))
+    key = names.idempotency("shop/k")
+    assert client.pexpiretime(key) >= times.expires_ms
+    assert client.pttl(key) >= REPEATABLE_MS - 60_000
+    assert client.hget(names.ledger(first.id), "repeated") == key.encode()
+    assert ledger.refuse(first.id, [(first.tasks[0].id, "fra")])
+    assert isinstance(ledger.begin(second), Begun)
 
 
 def test_a_request_is_accepted_once_and_by_a_lease_that_lives(ledger, hub_redis):

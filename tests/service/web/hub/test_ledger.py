@@ -11,8 +11,9 @@ from regions import connect, names
 from regions.settings import Limits
 from tests.service.hub_parts import frame, new_request
 from web.hub import scripts
+from web.hub.keys import KeyLimits
 from web.hub.ledger import ACCEPT_LEASE_MS, REPEATABLE_MS, Ledger
-from web.hub.new_request import Begun, Repeatable, Repeated
+from web.hub.new_request import Begun, Limited, New, Repeatable, Repeated
 from web.hub.settlement import Settlement
 
 
@@ -308,6 +309,62 @@ def test_an_idempotency_key_is_its_first_requests_and_lives_as_long_as_that(ledg
     assert isinstance(ledger.begin(second), Begun)
 
 
+KEY = "3k9f0a2b"
+
+
+def of_key(count: int = 1, **limits) -> New:
+    """A request of a key with these limits, with so many tasks."""
+    return msgspec.structs.replace(new_request(("fra",) * count), key=KEY, limits=KeyLimits(**limits))
+
+
+def test_a_key_may_have_as_many_open_tasks_as_it_may(ledger, hub_redis):
+    client, used = hub_redis.client, names.used(KEY)
+    for has, more, may in ((0, 2, True), (2, 1, False), (1, 1, True), (1, 2, False), (-5, 2, True), (-5, 3, False)):
+        client.hset(used, "open", has)
+        begun = ledger.begin(of_key(more, open_tasks=2))
+        assert isinstance(begun, Begun) if may else begun == Limited("open_tasks", "2", 1_000)
+        assert int(client.hget(used, "open")) == has + (more if may else 0)
+
+
+def test_a_key_may_keep_less_than_its_bytes_and_is_told_when_the_next_ones_expire(ledger, hub_redis):
+    client, used = hub_redis.client, names.used(KEY)
+
+    def begun(expiring: dict[int, int]):
+        """By what expires in which minute from now on."""
+        client.delete(used)
+        minute = connect.redis_now_ms(client) // 60_000
+        client.hset(
+            used, mapping={"all": sum(expiring.values()), **{str(minute + at): of for at, of in expiring.items()}}
+        )
+        return ledger.begin(of_key(bytes_kept=1_000))
+
+    assert isinstance(begun({2: 999}), Begun)
+    refused = begun({9: 500, 3: 500})
+    assert refused == Limited("bytes_kept", "1000", 60_000)
+    soon = begun({9: 500, 1: 500})
+    assert (soon.limit, 0 < soon.after_ms <= 60_000) == ("bytes_kept", True)
+    assert isinstance(begun({0: 1, 9: 999}), Begun)
+    assert (client.hget(used, "all"), len(client.hkeys(used))) == (b"999", 3)  # with the open task
+
+
+def test_a_key_has_the_requests_of_a_second_at_once_and_no_more(ledger, hub_redis):
+    client, used = hub_redis.client, names.used(KEY)
+
+    def begun(next_in_ms: int, rate: float):
+        at = connect.redis_now_ms(client) + next_in_ms
+        client.hset(used, "next", at)
+        return ledger.begin(of_key(requests_per_second=rate)), float(client.hget(used, "next")) - at
+
+    for next_in_ms, rate, after_ms in ((60_000, 10.0, 59_100), (50_000, 0.01, 50_000)):
+        refused, moved_ms = begun(next_in_ms, rate)
+        assert (refused.limit, refused.value, moved_ms) == ("requests_per_second", f"{rate:g}", 0)
+        assert after_ms - 30_000 < refused.after_ms <= after_ms
+    for next_in_ms, rate, least_ms in ((500, 10.0, 100), (-1, 0.01, 100_000), (-500_000, 0.01, 600_000)):
+        taken, moved_ms = begun(next_in_ms, rate)
+        assert isinstance(taken, Begun)
+        assert least_ms <= moved_ms < least_ms + 30_000
+
+
 def test_a_request_is_accepted_once_and_by_a_lease_that_lives(ledger, hub_redis):
     new, late = new_request(), new_request()
     times = ledger.begin(new)
@@ -336,8 +393,25 @@ def test_who_looks_for_lapsed_accepts_forgets_those_that_are_accepted(ledger, hu
 
 
 def test_refusing_what_the_hub_does_not_know_makes_no_ledger(ledger, hub_redis):
+    places = names.DUE, names.open_tasks("fra")
+    for place in places:
+        hub_redis.client.zadd(place, {names.due_member("01UNKNOWN", "01T"): 1})  # its ledger has expired
     assert ledger.refuse("01UNKNOWN", [("01T", "fra")])
-    assert not hub_redis.client.exists(names.ledger("01UNKNOWN"))
+    assert not hub_redis.client.exists(names.ledger("01UNKNOWN"), *places)
+
+
+def test_a_refused_request_gives_back_to_its_key_the_tasks_that_had_not_ended_and_once(ledger, hub_redis):
+    client, new = hub_redis.client, msgspec.structs.replace(new_request(("fra", "fra", "nyc", "nyc")), key=KEY)
+    used = names.used(KEY)
+    times = ledger.begin(new)
+    put_results(client, new)
+    ledger.settle([settlement(new, new.tasks[0], times)])
+    ledger.mark_running("fra", [(new.id, new.tasks[1].id, b"")])
+    before = client.hgetall(used)
+    assert before[b"open"] == b"3"
+    for _ in range(2):
+        assert ledger.refuse(new.id, [(task.id, task.region) for task in new.tasks])
+        assert client.hgetall(used) == {**before, b"open": b"0"}
 
 
 @pytest.mark.parametrize(("archives", "accepted", "noted"), [(True, True, 1), (True, False, 0), (False, True, 0)])

@@ -32,6 +32,17 @@ def hub(tmp_path, hub_redis, monkeypatch):
     made.stop()
 
 
+def test_the_connection_of_the_first_accept_is_open_when_the_hub_is_known(tmp_path, hub_redis):
+    """It is the one on which an accept was tried, so that no client waits for it to be opened."""
+    made = Hub(settings(tmp_path, redis=hub_redis.url))
+    made.rehearse = made.client.ping
+    made.start()
+    try:
+        assert [one["name"] for one in hub_redis.client.client_list()].count("gateway") == 1
+    finally:
+        made.stop()
+
+
 def test_a_hub_that_is_silent_for_less_than_the_time_out_is_not_away(hub, hub_redis):
     lost, marked = [], hub.lost
     hub.lost = lambda error: lost.append(error) or marked(error)

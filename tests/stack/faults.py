@@ -25,7 +25,7 @@ from tests import site
 from tests.waiting import until
 from tests.wire import ask
 from web.flow.dead import DeadLetters
-from web.hub.faults import RESTARTS
+from web.hub.faults import RESTARTS, RESTARTS_MS
 
 CLEARS_SECONDS = 120.0
 REGION, SMALL = "fra", "sin"
@@ -81,7 +81,8 @@ def stack(purpose: str) -> OwnStack:
 class Case(NamedTuple):
     """A fault, and what takes it back. ``alert`` must fire by it. ``meanwhile``: what clients do until it is over.
 
-    ``do`` may return since when the fault is there (monotonic seconds), if that is later than its call.
+    ``do`` may return since when the fault is there (monotonic seconds), if that is later than its call. ``lasts_seconds``: for how
+    long it is one after it was taken back, since it is about the last minute.
     """
 
     alert: str
@@ -89,6 +90,7 @@ class Case(NamedTuple):
     do: Callable[[OwnStack], object]
     undo: Callable[[OwnStack], object]
     meanwhile: Callable[[OwnStack], object] = lambda _: None
+    lasts_seconds: float = 0.0
 
 
 def frozen(alert: str, part: str) -> Case:
@@ -109,8 +111,9 @@ def stopped(alert: str, part: str) -> Case:
 def full(alert: str, server: str, share: float) -> Case:
     """A Redis without room."""
 
-    def do(stack: OwnStack) -> None:
+    def do(stack: OwnStack) -> float:
         stack.redis(server).config_set("maxmemory", int(_used(stack.redis(server)) / share))
+        return time.monotonic()
 
     def undo(stack: OwnStack) -> None:
         stack.redis(server).config_set("maxmemory", 256_000_000)
@@ -448,13 +451,12 @@ CASES = (
     ),
     Case(
         "region-bridge-restarts", f"bridge-{REGION} is killed again and again",
-        _killed(f"bridge-{REGION}", _reports("bridge")), _nothing,
-    ),
-    Case("region-workers-restarts", f"worker processes of {REGION} are killed again and again", _kill_workers, _nothing),
-    Case("region-redis-restarts", f"redis-{REGION} is killed again and again", _killed(f"redis-{REGION}", _answers(f"redis-{REGION}")), _nothing),
-    Case("hub-redis-restarts", "the hub's Redis is killed again and again", _killed("hub", _answers("hub")), _nothing),
-    Case("rabbitmq-restarts", "RabbitMQ is killed again and again", _killed("rabbitmq", _is_ready), _nothing),
-    Case("gateway-restarts", "the gateway is killed again and again", _killed("gateway", _serves), _nothing),
+        _killed(f"bridge-{REGION}", _reports("bridge")), _nothing, lasts_seconds=RESTARTS_MS / 1000),
+    Case("region-workers-restarts", f"worker processes of {REGION} are killed again and again", _kill_workers, _nothing, lasts_seconds=RESTARTS_MS / 1000),
+    Case("region-redis-restarts", f"redis-{REGION} is killed again and again", _killed(f"redis-{REGION}", _answers(f"redis-{REGION}")), _nothing, lasts_seconds=RESTARTS_MS / 1000),
+    Case("hub-redis-restarts", "the hub's Redis is killed again and again", _killed("hub", _answers("hub")), _nothing, lasts_seconds=RESTARTS_MS / 1000),
+    Case("rabbitmq-restarts", "RabbitMQ is killed again and again", _killed("rabbitmq", _is_ready), _nothing, lasts_seconds=RESTARTS_MS / 1000),
+    Case("gateway-restarts", "the gateway is killed again and again", _killed("gateway", _serves), _nothing, lasts_seconds=RESTARTS_MS / 1000),
     Case("gateway-connections-full", "clients open more connections than the gateway may", CONNECTIONS.do, CONNECTIONS.undo, CONNECTIONS.again),
     Case("region-outbox-full", f"{REGION} may write no results at the hub", _no_results, _results_again),
     Case("region-late", f"{SMALL} gets more slow tasks than it has threads for", _late, lambda stack: site.behave(stack.ports.site)),

@@ -118,7 +118,7 @@ class Poller:
                 for region in (task.moved.asked if task.moved is not None else (task.region,))
             ]
             if ended:
-                self._cleaner.cancel(request, ended, left_ms)
+                self._cleaner.cancel(request, ended, view.deadline_ms, left_ms)
 
         def render(view: View | None) -> Answer | None:
             if view is None:

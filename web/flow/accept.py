@@ -192,7 +192,7 @@ class Acceptor:
         pending.end(Refused(pending.new, reason), functools.partial(self._take_back, pending))
 
     def _take_back(self, pending: _Pending) -> None:
-        self.cleaner.add(pending.new, published=pending.batch is not None)
+        self.cleaner.add(pending.new, pending.times if pending.batch is not None else None)
 
     def _out_of_time(self, pending: _Pending) -> None:
         if pending.has_accept:
@@ -208,7 +208,7 @@ class Acceptor:
         if accepted.kept.reason is None:
             done(accepted)
         else:
-            self.cleaner.add(accepted.new, published=True)
+            self.cleaner.add(accepted.new, accepted.times)
             done(Refused(accepted.new, accepted.kept.reason))
 
     def run(self) -> None:

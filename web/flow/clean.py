@@ -28,7 +28,7 @@ from web.flow.confirms import Batch, Message
 from web.flow.publish import Publisher
 from web.hub.faults import Found
 from web.hub.ledger import Ledger
-from web.hub.new_request import New
+from web.hub.new_request import New, Times
 from web.hub.redis import Hub, HubUnavailable
 
 AGAIN_SECONDS: Final = 1.0
@@ -41,7 +41,7 @@ log = logs.get("clean")
 
 
 class _Cancel(Struct, frozen=True):
-    """Tasks of one request in one region. Pointless after ``give_up`` (monotonic seconds)."""
+    """Tasks of one request in one region, which live until ``deadline_ms`` (hub ms). Pointless after ``give_up`` (monotonic seconds)."""
 
     request: str
     tasks: list[str]
@@ -104,31 +104,31 @@ class Cleaner:
             self._changed.notify()
         self._loop.join()
 
-    def add(self, new: New, *, published: bool) -> None:
-        """Takes back a request that was answered 503. ``published``: a region may have some of its tasks."""
+    def add(self, new: New, published: Times | None = None) -> None:
+        """Takes back a request that was answered 503. ``published``: its times, if a region may have some of its tasks."""
         tasks = [(task.id, task.region) for task in new.tasks]
         with self._changed:
             self._refusals[new.id] = tasks
             self._kept += len(tasks)
-            if published:
-                self._add_cancels(new.id, tasks, new.deadline_ms)
+            if published is not None:
+                self._add_cancels(new.id, tasks, published.deadline_ms, new.deadline_ms)
             self._changed.notify()
 
     def is_refused(self, request: str) -> bool:
         """Whether this request was answered 503 and the hub does not know yet: its ledger may still say ``accepted``."""
         return request in self._refusals
 
-    def cancel(self, request: str, tasks: Sequence[tuple[str, str]], deadline_ms: int) -> None:
+    def cancel(self, request: str, tasks: Sequence[tuple[str, str]], deadline_ms: int, left_ms: int) -> None:
         """Tells the regions to drop these tasks, which the hub has ended already.
 
-        ``tasks``: (id, region) of each; ``deadline_ms``: how long they may still live, at most. If too much is kept
-        already, the cancel is dropped, and the tasks run in vain.
+        ``tasks``: (id, region) of each; ``deadline_ms``: until when they may live (hub ms), at most, and ``left_ms``: how
+        long that is from now. If too much is kept already, the cancel is dropped, and the tasks run in vain.
         """
         with self._changed:
             if self._kept >= KEPT_MAX:
                 log.info("a cancel was dropped: too many wait", request=request, tasks=len(tasks))
                 return
-            self._add_cancels(request, tasks, deadline_ms)
+            self._add_cancels(request, tasks, deadline_ms, left_ms)
             self._changed.notify()
 
     def _turn(self) -> float:
@@ -169,8 +169,8 @@ class Cleaner:
                 self._changed.wait(min(left, threading.TIMEOUT_MAX))
             return False
 
-    def _add_cancels(self, request: str, tasks: Sequence[tuple[str, str]], deadline_ms: int) -> None:
-        give_up = time.monotonic() + deadline_ms / 1000
+    def _add_cancels(self, request: str, tasks: Sequence[tuple[str, str]], deadline_ms: int, left_ms: int) -> None:
+        give_up = time.monotonic() + left_ms / 1000
         by_region: dict[str, list[str]] = {}
         for task, region in tasks:
             by_region.setdefault(region, []).append(task)
@@ -241,7 +241,6 @@ class Cleaner:
 
 
 def _message(one: _Cancel, task: str, region: str) -> Message:
-    # Counted from now, which is later than the accept, so that the mark lives at least as long as the task.
-    deadline = int(time.time() * 1000) + one.deadline_ms + CANCEL_ROOM_MS
-    body = contract.encode(contract.Cancel(task=task, request=one.request, deadline_ms=deadline))
+    deadline_ms = one.deadline_ms + CANCEL_ROOM_MS
+    body = contract.encode(contract.Cancel(task=task, request=one.request, deadline_ms=deadline_ms))
     return Message(names.routing_key(region, fast=True), body, task, one.request, "cancel")

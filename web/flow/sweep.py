@@ -105,7 +105,7 @@ class Sweeper:
                     client, accepting=names.ACCEPTING, due=names.DUE, lease_ms=LEASE_MS, most=BATCH
                 )
                 now, lapsed, due, next_ms = taken
-                self._refuse([request.decode() for request in lapsed])
+                self._refuse([request.decode() for request in lapsed], now)
                 ended += self._expire(client, [member.decode() for member in due], now)
             is_more = max(len(lapsed), len(due)) == BATCH
             if next_ms < 0 or next_ms > EVERY_SECONDS * 1000:
@@ -118,7 +118,7 @@ class Sweeper:
                 self._forget_parts(client)
         return ended
 
-    def _refuse(self, requests: list[str]) -> None:
+    def _refuse(self, requests: list[str], now_ms: int) -> None:
         """Refuses requests whose accept a dead gateway left open."""
         if not requests:
             return
@@ -130,7 +130,7 @@ class Sweeper:
         refused = self._ledger.refuse_all(asked, lapsed_only=True)
         ended = [one for one, is_refused in zip(asked, refused, strict=True) if is_refused and one[1]]
         for request, tasks in ended:
-            self._cleaner.cancel(request, tasks, self._deadline_max_ms)
+            self._cleaner.cancel(request, tasks, now_ms + self._deadline_max_ms, self._deadline_max_ms)
         if ended:
             shown = [request for request, _ in ended[:SHOWN_MAX]]
             log.info("lapsed accepts refused", requests=len(ended), first=shown)

@@ -222,7 +222,7 @@ class Takeover:
             self._sent_in_vain = True
         elif drained:
             for one in asked:
-                self._cleaner.cancel(one.request, [(one.task, drained)], one.deadline_ms - now_ms)
+                self._cleaner.cancel(one.request, [(one.task, drained)], one.deadline_ms, one.deadline_ms - now_ms)
         self._loop.wake()
 
     def _decide(self, client: redis.Redis, now_ms: int, before: Mapping[str, Record]) -> dict[str, Record]:

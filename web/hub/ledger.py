@@ -56,8 +56,9 @@ class Ledger:
         self._webhook_ms = int(webhook_retry_seconds * 1000) + names.WEBHOOK_KEPT_MS
         self.request_bytes_max, self.answer_bytes_max = limits.request_bytes_max, limits.answer_bytes_max
         self.tally = Tally()  # what this gateway has done
-        # Called with tasks that have ended while other regions were asked, too: (request, (task, region) of those, ms left).
-        self.left_out: Callable[[str, list[tuple[str, str]], int], None] = lambda *_: None
+        # Called with tasks that have ended while other regions were asked, too: (request, (task, region) of those, their
+        # deadline in hub ms, ms left).
+        self.left_out: Callable[[str, list[tuple[str, str]], int, int], None] = lambda *_: None
 
     def begin(self, new: New) -> Begun | Repeated | Limited:
         """Writes a request as ``accepting``, and reads older results if it accepts them. A full Redis refuses this."""
@@ -221,8 +222,9 @@ class Ledger:
 
     def _left(self, one: Settlement, answer: bytes) -> int:
         """SETTLE's answer for a task that other regions were asked for, too; they are told to drop it."""
-        code, left_ms, regions = answer.decode().split(" ")
-        self.left_out(one.request, [(one.task, region) for region in regions.split(",")], int(left_ms))
+        code, deadline_ms, left_ms, regions = answer.decode().split(" ")
+        others = [(one.task, region) for region in regions.split(",")]
+        self.left_out(one.request, others, int(deadline_ms), int(left_ms))
         return int(code)
 
     def ask_elsewhere(

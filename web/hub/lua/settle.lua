@@ -3,7 +3,8 @@
 -- Returns for each task SETTLED; LAST, settled as the last one of its request; NOTHING to do; LATE, succeeded after its
 -- deadline; TOO_LARGE, past the request's bytes; NO_FRAME, there is no such result, or it is larger than was said;
 -- NO_ROOM, past what its region may hold. The last four change nothing. If several regions were asked: OUT, this one has
--- failed and another one is out; and SETTLED or LAST as a text with how many ms are left and which regions are still out.
+-- failed and another one is out; and SETTLED or LAST as a text with the deadline, how many ms are left and which regions are
+-- still out.
 -- Of a task: `region` is the one that says so, `size_bytes` are those of the JSON, `frame` is made by the hub or "",
 -- `from_region` is the region in the key of the result that counts, `trail` may be "", `is_latest` is "1" where it may
 -- answer for other tasks, `held_max` bytes may be held for its region (0: no limit). Keys: `open` tasks of the region,
@@ -143,5 +144,7 @@ redis.call("PEXPIREAT", events, expires)
 if is_told ~= "1" or redis.call("HEXISTS", ledger, "repeated") == 1 then
   redis.call("PUBLISH", WAKE, is_done and request or request .. MORE)
 end
-for number, regions in pairs(still_out) do answers[number] = answers[number] .. " " .. deadline - now_ms() .. " " .. regions end
+for number, regions in pairs(still_out) do
+  answers[number] = table.concat({answers[number], deadline, deadline - now_ms(), regions}, " ")
+end
 return answers

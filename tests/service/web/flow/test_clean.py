@@ -19,6 +19,8 @@ from web.hub.redis import BROKEN
 
 __all__ = ["half", "half_on", "own_half"]
 
+HUB_MS = 1_700_000_000_000  # until when a task may live, by the hub's clock
+
 
 def state(half, new):
     return half.hub.client.hget(names.ledger(new.id), "state")
@@ -54,7 +56,7 @@ def test_a_refusal_that_the_hub_forgets_is_told_it_again(half, hub_redis, monkey
         return durability.File(1, 10, 0, len(looks)) if len(looks) < 3 else durability.File()
 
     monkeypatch.setattr(ledger.durability, "file_of", file_of)  # an fsync is pending
-    half.acceptor.cleaner.add(new, published=False)
+    half.acceptor.cleaner.add(new)
     until(lambda: looks == [b"refused"], "the hub to be told")
     assert half.acceptor.cleaner.is_refused(new.id)
     hub_redis.forget(size)
@@ -69,7 +71,7 @@ def test_a_refusal_that_is_in_the_hubs_file_is_told_no_more_though_an_fsync_is_p
     new, looks = new_request(), itertools.count(1)
     half.ledger.begin(new)
     monkeypatch.setattr(ledger.durability, "file_of", lambda _: durability.File(1, 10, 0, next(looks)))
-    half.acceptor.cleaner.add(new, published=False)
+    half.acceptor.cleaner.add(new)
     until(lambda: not half.acceptor.cleaner.is_refused(new.id), "it to be in the file")
     assert next(looks) == 3  # it was told twice
 
@@ -77,7 +79,7 @@ def test_a_refusal_that_is_in_the_hubs_file_is_told_no_more_though_an_fsync_is_p
 def test_the_last_clean_up_asks_a_hub_that_is_away_once(half, hub_redis):
     """It ends with what it could not tell, which the sweep of another gateway does when the accept's lease is over."""
     cleaner = clean.Cleaner(half.hub, half.ledger, half.publisher)
-    cleaner.add(new_request(), published=False)
+    cleaner.add(new_request())
     hub_redis.running.signal(signal.SIGSTOP)
     try:
         assert not cleaner._refuse_some()
@@ -105,7 +107,7 @@ def test_many_refusals_are_told_in_few_round_trips_while_new_ones_come(half, hub
     hub_redis.running.signal(signal.SIGSTOP)
     half.submit(new_request())
     for new in waiting:
-        cleaner.add(new, published=False)
+        cleaner.add(new)
     real, calls = script._exchange, []
 
     def counting(client, commands):
@@ -117,7 +119,7 @@ def test_many_refusals_are_told_in_few_round_trips_while_new_ones_come(half, hub
     until(lambda: half.hub.state is None, "the hub")
 
     def steady():
-        cleaner.add(new_request(), published=False)
+        cleaner.add(new_request())
         return all(not cleaner.is_refused(new.id) for new in waiting)
 
     until(steady, "what had waited to be taken back, while new ones came")
@@ -132,13 +134,13 @@ def test_a_cancel_does_not_wait_behind_refusals(half, rabbitmq, hub_redis):
     try:
         half.submit(new_request())
         for _ in range(1_000):
-            cleaner.add(new_request(), published=False)
-        new, before_ms = new_request(), int(time.time() * 1000)
-        cleaner.cancel(new.id, [(task.id, task.region) for task in new.tasks], new.deadline_ms)
+            cleaner.add(new_request())
+        new = new_request()
+        cleaner.cancel(new.id, [(task.id, task.region) for task in new.tasks], HUB_MS, new.deadline_ms)
         found = until(lambda: drain(rabbitmq, "q.fra.now"), "the cancel, while the hub is frozen")
         cancel = contract.decode_cancel(found[0][1])
         assert cancel.task == new.tasks[0].id
-        assert cancel.deadline_ms >= before_ms + new.deadline_ms  # its mark lives for as long as the task may
+        assert cancel.deadline_ms > HUB_MS  # its mark lives for longer than the task
     finally:
         hub_redis.running.signal(signal.SIGCONT)
     until(lambda: cleaner.kept == 0, "the rest")
@@ -151,8 +153,8 @@ def test_a_silent_region_does_not_keep_the_cancels_of_others(own_half, own_rabbi
     own_rabbitmq.evaluate(f"sys:suspend({member}).")
     try:
         for _ in range(3):
-            cleaner.cancel("R", [("S", "sin")], 30_000)
-        cleaner.cancel("R", [("F", "fra")], 30_000)
+            cleaner.cancel("R", [("S", "sin")], HUB_MS, 30_000)
+        cleaner.cancel("R", [("F", "fra")], HUB_MS, 30_000)
         found = until(lambda: drain(own_rabbitmq, "q.fra.now"), "the cancel of another region")
         assert contract.decode_cancel(found[0][1]).task == "F"
         assert cleaner.kept >= 3
@@ -168,12 +170,12 @@ def test_what_is_to_be_taken_back_is_bounded_by_refusing_to_begin(own_half, own_
     try:
         until(lambda: isinstance(own_half.submit(new_request())[0], Refused), "a refusal")
         until(lambda: own_half.acceptor.cleaner.kept == 1, "the hub to be told, and not the region")
-        own_half.acceptor.cleaner.cancel("R", [("a", "fra"), ("b", "fra"), ("c", "fra")], 60_000)
+        own_half.acceptor.cleaner.cancel("R", [("a", "fra"), ("b", "fra"), ("c", "fra")], HUB_MS, 60_000)
         assert own_half.acceptor.cleaner.kept == 4
         answer, _ = own_half.submit(new_request(("fra",)))
         assert answer.reason == "too many refused requests wait for their clean-up"
         assert [one.name for one in own_half.acceptor.cleaner.faults()] == ["gateway-clean-up-full"]
-        own_half.acceptor.cleaner.cancel("R", [("d", "fra")], 60_000)
+        own_half.acceptor.cleaner.cancel("R", [("d", "fra")], HUB_MS, 60_000)
         assert own_half.acceptor.cleaner.kept == 4
     finally:
         own_rabbitmq.running.signal(signal.SIGCONT)
@@ -186,7 +188,7 @@ def test_a_cancel_is_given_up_when_its_tasks_are_past_their_deadline(own_half, o
     own_rabbitmq.running.kill()
     try:
         until(lambda: own_half.publisher.unavailable, "the broker to be away")
-        own_half.acceptor.cleaner.cancel("R", [("a", "fra")], 500)
+        own_half.acceptor.cleaner.cancel("R", [("a", "fra")], HUB_MS, 500)
         assert own_half.acceptor.cleaner.kept == 1
         until(lambda: own_half.acceptor.cleaner.kept == 0, "it to be given up")
     finally:
@@ -214,7 +216,7 @@ def test_a_hub_whose_keys_are_of_another_kind_is_a_refusal_that_is_taken_back_wh
 def test_as_many_cancels_as_there_are_go_out_a_share_at_a_time(half, rabbitmq, monkeypatch):
     monkeypatch.setattr(clean, "CANCELS_AT_ONCE", 2)
     for number in range(9):
-        half.acceptor.cleaner.cancel("R", [(f"T{number}", "fra")], 60_000)
+        half.acceptor.cleaner.cancel("R", [(f"T{number}", "fra")], HUB_MS, 60_000)
     until(lambda: half.acceptor.cleaner.kept == 0, "all to be confirmed")
     told = [contract.decode_cancel(body).task for _, body in drain(rabbitmq, "q.fra.now")]
     assert sorted(told) == [f"T{number}" for number in range(9)]
@@ -222,7 +224,7 @@ def test_as_many_cancels_as_there_are_go_out_a_share_at_a_time(half, rabbitmq, m
 
 def test_a_cancel_that_the_broker_took_and_did_not_confirm_is_sent_again(own_half, own_rabbitmq):
     freeze(own_rabbitmq.running.process.pid)
-    own_half.acceptor.cleaner.cancel("R", [("T", "fra")], 120_000)
+    own_half.acceptor.cleaner.cancel("R", [("T", "fra")], HUB_MS, 120_000)
     lane = own_half.acceptor.cleaner._lanes["fra"]
     until(lambda: lane.unconfirmed == 1, "the cancel to be handed over")
     own_rabbitmq.running.kill()
@@ -255,7 +257,7 @@ def test_cancels_that_the_broker_does_not_take_are_tried_again_a_second_later(ow
         until(lambda: own_half.publisher.unavailable, "the broker to be away")
         times = times_of(monkeypatch, own_half.publisher, "publish")
         turns = times_of(monkeypatch, own_half.acceptor.cleaner, "run_once")
-        own_half.acceptor.cleaner.cancel("R", [("a", "fra")], 120_000)
+        own_half.acceptor.cleaner.cancel("R", [("a", "fra")], HUB_MS, 120_000)
         until(lambda: len(times) >= 3, "three tries")
         assert are_a_second_apart(times[:3])
         assert len(turns) < 20, "it waits for their time, and does not look again and again"
@@ -278,7 +280,7 @@ def test_refusals_that_the_hub_does_not_have_are_told_again_a_second_later(half,
     else:
         monkeypatch.setattr(ledger.durability, "file_of", lambda info: durability.File(1, 10, 0, 1))
     try:
-        half.acceptor.cleaner.add(new, published=False)
+        half.acceptor.cleaner.add(new)
         until(lambda: len(times) >= 3, "three tries")
         assert are_a_second_apart(times[:3])
         assert half.acceptor.cleaner.is_refused(new.id)
@@ -301,15 +303,15 @@ def test_a_cleaner_that_stops_tries_once_more_what_waits_for_its_time(half_on, h
             hub_redis.client.rename(names.ledger(new.id), f"kept:{new.id}")
             hub_redis.client.set(names.ledger(new.id), "x")
         times = times_of(monkeypatch, half.hub, "asking")
-        cleaner.add(wanted[0], published=False)
+        cleaner.add(wanted[0])
         until(lambda: times and cleaner._refuse_at > time.monotonic() + 500, "it to wait for its time")
-        cleaner.cancel("R", [("a", "fra")], 600_000)
+        cleaner.cancel("R", [("a", "fra")], HUB_MS, 600_000)
         until(lambda: cleaner.kept == 1, "the cancel to be confirmed")
         delete_queue(rabbitmq, "q.nyc.now")
-        cleaner.cancel("R", [("b", "nyc")], 600_000)
+        cleaner.cancel("R", [("b", "nyc")], HUB_MS, 600_000)
         until(lambda: cleaner._lanes["nyc"].again_at > time.monotonic() + 500, "the other cancel to wait for its time")
         until(lambda: isinstance(half.submit(new_request(("nyc",), sync=True))[0], Accepted), "the queue")
-        cleaner.add(wanted[1], published=False)
+        cleaner.add(wanted[1])
         for new in wanted:
             hub_redis.client.rename(f"kept:{new.id}", names.ledger(new.id))
     finally:
@@ -326,7 +328,7 @@ def test_refusals_that_wait_for_the_hubs_file_keep_no_others_from_being_told(hal
     wanted = [new_request() for _ in range(5)]
     for new in wanted:
         half.ledger.begin(new)
-        half.acceptor.cleaner.add(new, published=False)
+        half.acceptor.cleaner.add(new)
     until(lambda: {state(half, new) for new in wanted} == {b"refused"}, "all of them to be told")
     monkeypatch.undo()
     until(lambda: half.acceptor.cleaner.kept == 0, "them to be written")

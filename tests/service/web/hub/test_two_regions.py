@@ -29,10 +29,12 @@ class Parts:
         self.client = client
         self.ledger = Ledger(client, Limits())
         self.left: list[tuple[str, str]] = []
-        self.ledger.left_out = lambda _request, tasks, left_ms: self.left.extend(tasks) or self._check(left_ms)
+        self.ledger.left_out = self._cancel
 
-    def _check(self, left_ms: int) -> None:
+    def _cancel(self, request: str, tasks: list[tuple[str, str]], deadline_ms: int, left_ms: int) -> None:
+        assert deadline_ms == self.ledger.read(request).deadline_ms
         assert 0 < left_ms <= 30_000
+        self.left += tasks
 
     def asked(self, *, sync: bool = False) -> tuple[New, Times]:
         """A request of one task, for which fra and nyc were asked."""

@@ -112,14 +112,14 @@ class Wire:
             self._line()
         self._line()
 
-    def events(self) -> Iterator[Event]:
-        """The events of a stream whose head was read. A comment is one whose name is a colon."""
+    def events(self, *, comments: bool = False) -> Iterator[Event]:
+        """The events of a stream whose head was read. With ``comments``, each of these is one whose name is a colon."""
         text = b""
         for chunk in self.chunks():
             text += chunk
             while b"\n\n" in text:
                 block, _, text = text.partition(b"\n\n")
-                if block.startswith(b":"):
+                if comments and block.startswith(b":"):
                     yield Event(":", "", block.decode())
                 for event in read_events([*block.splitlines(), b""]):
                     if self._answered is not None:
@@ -193,4 +193,4 @@ def events(port: int, path: str, after: str = "") -> Iterator[Event]:
         wire.send("GET", path, {"Last-Event-ID": after} if after else {})
         status, headers = wire.head()
         assert (status, headers["content-type"].partition(";")[0]) == (200, "text/event-stream")
-        yield from (event for event in wire.events() if event.name != ":")
+        yield from wire.events()

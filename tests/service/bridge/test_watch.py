@@ -156,7 +156,7 @@ def test_a_calm_watch_looks_less_often_and_still_sees_an_outage(region_redis, mo
     monkeypatch.setattr(watch, "INTERVAL_SECONDS", 600.0)
     monkeypatch.setattr(watch, "CALM_SECONDS", 0.05)
     with watching(region_redis) as one:
-        one.next(is_well, "a measure")
+        until(lambda: any(map(is_well, one.told)), "a measure")
         one.watch.stop()
     with watching(region_redis) as one:
         one.watch.is_calm = True

@@ -116,7 +116,7 @@ def test_comments_read_only_the_requests_that_have_changed(gateway, crowd, monke
     streams = []
     for wire in wires:
         wire.head()
-        streams.append(wire.events())
+        streams.append(wire.events(comments=True))
     for stream in streams:
         assert [next(stream).name for _ in range(3)] == [":", ":", ":"]
     assert reads == []
@@ -134,7 +134,7 @@ def test_a_stream_whose_request_is_gone_ends_at_its_comment(gateway, crowd, monk
     [wire] = crowd([new.id], 1)
     gateway.ledger.refuse(new.id, [(task.id, task.region) for task in new.tasks])
     wire.head()
-    assert {event.name for event in wire.events()} <= {":"}
+    assert {event.name for event in wire.events(comments=True)} <= {":"}
     gateway.has_waiters(0)
 
 
@@ -143,7 +143,7 @@ def test_comments_come_while_the_hub_is_away_and_news_after_it(gateway, crowd, h
     new, _ = gateway.add()
     [wire] = crowd([new.id], 1)
     wire.head()
-    stream = wire.events()
+    stream = wire.events(comments=True)
     hub_redis.running.stop()
     until(lambda: gateway.hub.away, "the outage to be seen")
     assert [next(stream).name for _ in range(5)] == [":"] * 5

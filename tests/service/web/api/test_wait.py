@@ -348,7 +348,7 @@ def test_comment_is_when_a_stream_reads_what_nobody_told_it(start_gateway, monke
     with Wire(gateway.port) as wire:
         wire.send("GET", f"{path(new)}/events")
         wire.head()
-        stream = wire.events()
+        stream = wire.events(comments=True)
         assert [next(stream).name, next(stream).name] == [":", ":"]
         task = gateway.settle(new, 0)
         told = [event for event in stream if event.name != ":"]

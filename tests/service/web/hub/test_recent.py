@@ -24,7 +24,7 @@ def run(error: str = "", source: str = SOURCE, **fields) -> Run:
 def ended(after_ms: int) -> tuple[str, int]:
     """A task's id, and when it ended, so many ms after its accept."""
     task = ids.task(ids.new(), 1)
-    return task, recent.ULID.from_str(task).milliseconds + after_ms
+    return task, ids.made_ms(task) + after_ms
 
 
 def add(runs: Runs, region: str, one: Run, after_ms: int = 100) -> str:

@@ -68,13 +68,13 @@ def test_sources_by_patterns():
 
 def keyring(*known: Key) -> Keyring:
     """One that has read these keys; no hub."""
-    made = Keyring(None)
+    made = Keyring(None, "a:1")
     made._keys, made._is_read = {one.id: one for one in known}, True
     return made
 
 
 def test_a_gateway_that_has_not_read_its_keys_denies_nobodys_key():
-    unread = Keyring(None)
+    unread = Keyring(None, "a:1")
     for ask in (
         lambda: unread.owner("Bearer nf_3k9f0a2b_" + "a" * 32, "read"),
         lambda: unread.owner_by_id("3k9f0a2b", "read"),

@@ -27,7 +27,7 @@ def test_addresses_that_may_be_called(url):
     [
         ("http://shop.example/", "found http"), ("http://127.0.0.1.shop.example/", "found http"), ("http://localhost@shop.example/", "found http"),
         ("https://shop.example/" + "a" * 2_028, "2048 characters"),
-        *[(url, "an https address without user and fragment") for url in (
+        *[(url, "an https address in ASCII (percent-encode the rest) without user and fragment") for url in (
             "ftp://shop.example/", "https:///x", "shop.example/hook", "https://u:p@shop.example/", "https://shop.example/#a", "",
             "https://shop.example/a b", "https://shop.example/ü", "https://ü.example/", "https://shop.example/\r\nX: y",
             "https://shop.example/\n", "https://shop.example:99999/", "https://shop.example:0/", "https://shop.example/%zz",

@@ -453,6 +453,23 @@ def test_a_job_without_a_deadline_ends_too_and_is_kept_from_its_end_on(region_re
     assert client.xlen(names.OUTBOX) == 1
 
 
+def test_an_end_makes_no_worker_that_rq_does_not_know(region_redis):
+    client = region_redis.client
+    enqueue(client, [task()])
+    worker = claimer(region_redis.url)
+    (job,) = worker.claim(1).jobs
+    client.delete(names.rq_worker("w1"))  # it was taken for dead, and goes on
+    assert worker.finish([end(job)], then_claim=0)[0] != [""]
+    assert client.exists(names.rq_worker("w1")) == 0
+
+
+def test_what_is_no_execution_any_more_leaves_its_workers_list_when_it_is_given_back(region_redis):
+    client, held = region_redis.client, names.rq_worker_executions("w1")
+    client.sadd(held, "gone:e", "odd")
+    assert claimer(region_redis.url).give_back(["gone:e", "odd"]) == 0
+    assert client.exists(held) == 0
+
+
 def test_finishing_twice_is_finishing_once(region_redis):
     client = region_redis.client
     enqueue(client, [task(), task()])

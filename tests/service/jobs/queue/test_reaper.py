@@ -67,8 +67,8 @@ def test_a_worker_whose_lease_lapsed_is_reaped_and_leaves_rq(region_redis, reape
     assert queued(client)[2] == ids[2]
     job = RqJob.fetch(ids[0], connection=client, serializer=JSONSerializer)
     assert (job.get_status(), job.worker_name) == ("queued", None)
-    assert Worker.all(connection=client) == []
     assert client.keys("rq:worker*") + client.keys("rq:execution*") + client.keys("rq:wip*") == []
+    assert Worker.all(connection=client) == []
     assert client.zcard(names.WORKERS) == 0
     assert worker.finish([end(job) for job in jobs], then_claim=0)[0] == ["", ""]
     assert worker.claim(1).refusal == "unregistered"
@@ -322,11 +322,14 @@ def test_a_process_for_suspects_or_synchronous_tasks_leaves_rq_too(region_redis,
 def test_what_a_crashed_worker_no_longer_ran_is_no_suspect(region_redis, reaper):
     client = region_redis.client
     ids = enqueue(client, [task()])
-    claimer(region_redis.url)
-    client.sadd(names.rq_worker_executions("w1"), f"{ids[0]}:gone", "odd")
+    worker = claimer(region_redis.url)
+    (job,) = worker.claim(1).jobs
+    worker.give_back([job.member])
+    past = client.hget(names.rq_job(ids[0]), names.JOB_PAST)
+    client.sadd(names.rq_worker_executions("w1"), job.member, "odd")
     crash(reaper)
     assert (queued(client), suspects(client)) == (ids, [])
-    assert client.hmget(names.rq_job(ids[0]), names.JOB_DEATHS, names.JOB_PAST) == [None, None]
+    assert client.hmget(names.rq_job(ids[0]), names.JOB_DEATHS, names.JOB_PAST) == [None, past]
 
 
 def test_a_crash_makes_no_half_of_a_job_that_an_operator_deleted(region_redis, reaper):

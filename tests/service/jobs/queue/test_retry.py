@@ -136,6 +136,9 @@ def test_a_failure_whose_record_an_operator_deleted_is_an_end(region_redis):
     (entry,) = worker.finish([again(job)], then_claim=0)[0]
     assert "-" in entry
     assert (scheduled(client), wip(client), client.exists(names.rq_job(job.task))) == ([], set(), 0)
+    ((_, fields),) = client.xrange(names.OUTBOX)
+    assert int(client.get(names.OUTBOX_BYTES)) == len(fields[b"r"])
+    assert client.hget(names.COUNTERS, "failed") == b"1"
 
 
 @pytest.mark.parametrize("where", ["scheduled", "queued"])

@@ -441,6 +441,30 @@ def test_a_request_that_is_done_is_noted_for_the_history(hub_redis, archives, ac
     assert hub_redis.client.zcard(names.LISTED) == archives  # until the history has it
 
 
+def test_a_region_may_hold_all_of_its_bytes_and_not_one_more(ledger, hub_redis):
+    new = new_request(("fra", "fra"))
+    times = ledger.begin(new)
+    put_results(hub_redis.client, new)
+    size, held = len(frame(new.tasks[0])), names.held("fra")
+    one, other = (settlement(new, task, times, held_max=2 * size - 1) for task in new.tasks)
+    assert ledger.settle([one, other]) == [scripts.SETTLED, scripts.NO_ROOM]
+    assert hub_redis.client.hget(held, "all") == str(size).encode()
+    assert ledger.settle([msgspec.structs.replace(other, held_max=2 * size)]) == [scripts.LAST]
+    assert hub_redis.client.hget(held, "all") == str(2 * size).encode()
+
+
+def test_a_copy_of_a_result_counts_for_its_region_and_what_the_hub_itself_says_does_not(ledger, hub_redis):
+    new, held = new_request(("fra", "fra")), names.held("fra")
+    times = ledger.begin(new)
+    copy, own = (settlement(new, task, times, frame=frame(task)) for task in new.tasks)
+    assert ledger.settle([own]) == [scripts.SETTLED]
+    assert not hub_redis.client.exists(held)
+    size = len(copy.frame)
+    bounded = [msgspec.structs.replace(copy, held_max=most) for most in (size - 1, size)]
+    assert ledger.settle(bounded) == [scripts.NO_ROOM, scripts.LAST]
+    assert hub_redis.client.hget(held, "all") == str(size).encode()
+
+
 def test_results_may_take_all_of_a_requests_bytes(hub_redis):
     ledger = Ledger(hub_redis.client, Limits(request_bytes_max=1_400))
     new = new_request(("fra", "nyc", "sin"))

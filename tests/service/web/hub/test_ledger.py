@@ -167,7 +167,7 @@ def test_a_refused_request_is_nothing_whatever_its_tasks_did(ledger, hub_redis):
     assert ledger.read(new.id) is None
     assert ledger.accept([new.id])[0] == [False]
     assert ledger.settle([settlement(new, new.tasks[1], times)]) == [scripts.NOTHING]
-    for key in (names.DUE, names.ACCEPTING, names.open_tasks("fra"), names.open_tasks("nyc")):
+    for key in (names.DUE, names.ACCEPTING, names.LISTED, names.open_tasks("fra"), names.open_tasks("nyc")):
         assert hub_redis.client.zcard(key) == 0
     assert not hub_redis.client.exists(names.events(new.id))
 
@@ -401,7 +401,10 @@ def test_refusing_what_the_hub_does_not_know_makes_no_ledger(ledger, hub_redis):
 
 
 def test_a_refused_request_gives_back_to_its_key_the_tasks_that_had_not_ended_and_once(ledger, hub_redis):
-    client, new = hub_redis.client, msgspec.structs.replace(new_request(("fra", "fra", "nyc", "nyc")), key=KEY)
+    client, new = (
+        hub_redis.client,
+        msgspec.structs.replace(new_request(("fra", "fra", "nyc", "nyc")), key=KEY, tenant="shop"),
+    )
     used = names.used(KEY)
     times = ledger.begin(new)
     put_results(client, new)
@@ -412,6 +415,7 @@ def test_a_refused_request_gives_back_to_its_key_the_tasks_that_had_not_ended_an
     for _ in range(2):
         assert ledger.refuse(new.id, [(task.id, task.region) for task in new.tasks])
         assert client.hgetall(used) == {**before, b"open": b"0"}
+        assert not client.zcard(names.LISTED)
 
 
 @pytest.mark.parametrize(("archives", "accepted", "noted"), [(True, True, 1), (True, False, 0), (False, True, 0)])

@@ -217,7 +217,7 @@ def _kill_workers(stack: OwnStack) -> float:
                 words = Path(f"/proc/{text}/cmdline").read_bytes().split(b"\0")
             except OSError:
                 continue
-            if int(text) not in killed and any(word.startswith(f"{REGION}.normal.".encode()) for word in words):
+            if int(text) not in killed and any(word.startswith(f"{REGION}.worker.".encode()) for word in words):
                 return int(text)
         return 0
 
@@ -346,7 +346,7 @@ def _refused_webhook(stack: OwnStack) -> None:
 def _hang_worker(stack: OwnStack) -> None:
     pool = stack.pid(f"workers-{REGION}")
     for text in Path(f"/proc/{pool}/task/{pool}/children").read_text().split():
-        if f"{REGION}.normal.".encode() in Path(f"/proc/{text}/cmdline").read_bytes():
+        if f"{REGION}.worker.".encode() in Path(f"/proc/{text}/cmdline").read_bytes():
             os.kill(int(text), signal.SIGSTOP)
             return
 

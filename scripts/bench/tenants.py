@@ -45,6 +45,9 @@ CALLS: Final = 200  # in each setting, or as many as are answered while there is
 CALLS_MIN: Final = 20
 PRESSERS: Final = 8
 LOOK_SECONDS: Final = 0.05
+REFUSED_SECONDS: Final = (
+    0.25  # until a post that got 429 is made again: Retry-After says 1, but the region must not run dry
+)
 LOOK_CALLS: Final = 5
 TRIES: Final = 10
 KNOWN_SECONDS: Final = 20.0
@@ -275,7 +278,7 @@ class _Load:
                 self._left += 1
                 if answer.get("limit"):
                     self._is_posted.set()
-                await asyncio.sleep(LOOK_SECONDS)
+                await asyncio.sleep(REFUSED_SECONDS)
         if self._left <= 0:
             self._is_posted.set()
 

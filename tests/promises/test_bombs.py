@@ -133,7 +133,7 @@ def definition(address: str, form: str, seconds: float = 60) -> str:
     return text + ROWS[form]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_bombs_stay_below_the_memory_and_hurt_no_neighbour(workers: RegionWorkers, site, origin):
     def say(spoken: Spoken) -> None:
         kind, coding, body = packed(spoken.target.strip("/"))
@@ -153,8 +153,8 @@ def test_bombs_stay_below_the_memory_and_hurt_no_neighbour(workers: RegionWorker
     asked = [kind for kind in BOMBS for _ in range(HEAVY_TIMES if kind == "heavy" else EACH)]
     beside = NEIGHBOURS // len(asked) + 1
     kinds = [one for kind in asked for one in (kind, *["neighbour"] * beside)]
-    ids = workers.ask([of(kind, deadline_seconds=110) for kind in kinds])
-    found = workers.results(ids, 110)
+    ids = workers.ask([of(kind, deadline_seconds=240) for kind in kinds])
+    found = workers.results(ids, 240)
 
     assert kinds.count("neighbour") >= NEIGHBOURS
     assert list(workers.pids().values()) == [pid], "the worker was replaced"

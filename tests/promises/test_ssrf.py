@@ -199,7 +199,7 @@ def ask(workers: RegionWorkers, outer: str, urls: list[str], way: str) -> list[d
 
 def fetch(workers: RegionWorkers, source: str, urls: list[str]) -> list[dict]:
     """The results of a source for addresses, each of them succeeded or failed."""
-    return workers.results(workers.ask([of(source, deadline_seconds=110, url=url) for url in urls]), 110)
+    return workers.results(workers.ask([of(source, deadline_seconds=240, url=url) for url in urls]), 240)
 
 
 def told(result: dict) -> str:

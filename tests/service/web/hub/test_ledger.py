@@ -10,6 +10,7 @@ from jobs import contract
 from regions import connect, names
 from regions.settings import Limits
 from tests.service.hub_parts import frame, new_request
+from tests.waiting import until
 from web.hub import scripts
 from web.hub.keys import KeyLimits
 from web.hub.ledger import ACCEPT_LEASE_MS, REPEATABLE_MS, Ledger
@@ -307,6 +308,28 @@ def test_an_idempotency_key_is_its_first_requests_and_lives_as_long_as_that(ledg
     assert client.hget(names.ledger(first.id), "repeated") == key.encode()
     assert ledger.refuse(first.id, [(first.tasks[0].id, "fra")])
     assert isinstance(ledger.begin(second), Begun)
+
+
+def test_the_end_of_a_task_is_news_for_all_gateways_unless_the_one_that_waits_is_told_here(ledger, hub_redis):
+    """Who sent the same Idempotency-Key may wait at another gateway."""
+    listening = hub_redis.client.pubsub(ignore_subscribe_messages=True)
+    listening.subscribe(names.WAKE)
+    for repeatable, is_told, news in (
+        (None, False, True),
+        (None, True, False),
+        (Repeatable("shop/n", "d"), True, True),
+    ):
+        new = msgspec.structs.replace(new_request(("fra", "nyc")), repeatable=repeatable)
+        times = ledger.begin(new)
+        ledger.accept([new.id])
+        put_results(hub_redis.client, new)
+        for task in new.tasks:
+            ledger.settle_and_read([settlement(new, task, times)], [new.id] if is_told else [])
+        hub_redis.client.publish(names.WAKE, "end")
+        said = list(iter(lambda: until(listening.get_message, "news")["data"], b"end"))
+        assert [one.startswith(new.id.encode()) for one in said] == [True] * (2 if news else 0)
+        assert said[-1:] == ([new.id.encode()] if news else [])
+    listening.close()
 
 
 KEY = "3k9f0a2b"

@@ -21,19 +21,16 @@ from urllib.parse import quote
 
 from regions import topology
 from scripts.stack.ports import free_port
-from scripts.stack.services import Guard, RabbitMQ, Running
+from scripts.stack.services import END_EPMD, Guard, RabbitMQ, Running
 
 FOLDER = "TEST_RABBITMQ"
-# $1 is the folder; there may be no node in it. The port mapper does not end while it knows of a node that is dying.
-END = """
-[ -e "$1/node.env" ] && {
+# $1 is the folder; there may be no node in it.
+END = f"""
+[ -e "$1/node.env" ] && {{
     . "$1/node.env"
     kill -KILL -"$NODE"
-    for try in 1 2 3 4 5; do
-        epmd -kill | grep -q Killed && break
-        sleep 0.2
-    done
-}
+    {END_EPMD}
+}}
 rm -rf "$1"
 """
 

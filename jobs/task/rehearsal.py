@@ -5,7 +5,9 @@ use. These tasks take the steps of real ones. Their pages stand beside this file
 process: nobody is asked, and nothing is kept.
 """
 
+import contextlib
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -20,12 +22,14 @@ from jobs.queue.clock import machine_ms
 from jobs.task.execution import Execution
 from jobs.task.runner import Runner
 from jobs.task.sources import Sources
+from regions import logs
 from regions.settings import Region, Settings
 
-FOLDER: Final = Path(__file__).with_name(
-    "rehearsal"
-)  # NAME.toml asks the host NAME.rehearsal.invalid, whose answer is NAME.http
+# NAME.toml asks the host NAME.rehearsal.invalid, whose answer is NAME.http.
+FOLDER: Final = Path(__file__).with_name("rehearsal")
 DEADLINE_MS: Final = 30_000
+
+log = logs.get("worker")
 
 
 class _Answers:
@@ -52,15 +56,32 @@ class _Answers:
 
 
 def rehearse(settings: Settings, region: Region) -> list[str]:
-    """Runs a task for each definition of the folder, which takes some ms in all; returns how each ended."""
-    catalog, answers = Catalog([FOLDER], region.name), _Answers()
-    fetchers = {DEFAULT_EGRESS: Fetcher(route=answers)}
-    runner = Runner(settings, region, fetchers=fetchers, sources=Sources(catalog, region))
-    ended = []
+    """Runs a task for each definition of the folder, which takes some ms in all; returns how each ended.
+
+    If that fails, it is logged, and the process goes on: only its first task takes longer.
+    """
+    ended: list[str] = []
+    answers = _Answers()
+    try:
+        catalog = Catalog([FOLDER], region.name)
+        fetchers = {DEFAULT_EGRESS: Fetcher(route=answers)}
+        runner = Runner(settings, region, fetchers=fetchers, sources=Sources(catalog, region))
+        with contextlib.closing(runner):
+            ended += [runner.run(Execution(task)).outcome.status for task in _tasks(catalog, region)]
+    except Exception:
+        log.exception("the rehearsal failed")
+    finally:
+        answers.close()
+    if ended and set(ended) != {"succeeded"}:
+        log.warning("the rehearsal failed", ended=ended)
+    return ended
+
+
+def _tasks(catalog: Catalog, region: Region) -> Iterator[Task]:
     for entry in catalog.entries():
         assert entry.definition is not None
         now_ms = machine_ms()
-        task = Task(
+        yield Task(
             task=f"rehearsal-{entry.id}",
             request="rehearsal",
             source=entry.id,
@@ -70,7 +91,3 @@ def rehearse(settings: Settings, region: Region) -> list[str]:
             deadline_ms=now_ms + DEADLINE_MS,
             expires_ms=now_ms + DEADLINE_MS,
         )
-        ended.append(runner.run(Execution(task)).outcome.status)
-    runner.close()
-    answers.close()
-    return ended

@@ -22,6 +22,19 @@ def test_each_made_up_task_takes_all_steps_and_asks_nobody(egress):
     assert rehearsal.rehearse(SETTINGS, region) == ["succeeded"] * len(made_up)
 
 
+def test_what_fails_in_a_rehearsal_is_logged_and_stops_no_process(monkeypatch, capfd):
+    def broken(*_):
+        raise RuntimeError("no rehearsal")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(rehearsal.Runner, "run", broken)
+        assert rehearsal.rehearse(SETTINGS, REGION) == []
+    assert "no rehearsal" in "".join(capfd.readouterr())
+    monkeypatch.setattr(rehearsal._Answers, "connect", broken)
+    assert set(rehearsal.rehearse(SETTINGS, REGION)) == {"failed"}
+    assert "the rehearsal failed" in "".join(capfd.readouterr())
+
+
 def test_a_worker_process_rehearses_before_it_claims(monkeypatch):
     happened = []
 

@@ -14,6 +14,7 @@ from scripts.stack.probes import listens
 from scripts.stack.services import RabbitMQ, Running, Service, free_port, redis_server
 from scripts.stack.wan_links import Control
 from tests import broker
+from tests.service.jobs.webhook.receiving import Receiver
 from tests.service.region_workers import RegionWorkers
 from tests.waiting import until
 
@@ -207,3 +208,12 @@ def own_rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]
     node.running = running
     yield node
     running.stop()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """A receiver of webhooks, which finds nothing wrong with what it gets."""
+    made = Receiver()
+    yield made
+    made.close()
+    assert made.wrong == []

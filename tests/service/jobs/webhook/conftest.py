@@ -1,9 +1,8 @@
-"""The hub's half, and a receiver."""
+"""The hub's half of webhooks."""
 
 import pytest
 
 from tests.service.jobs.webhook.hub_site import Site
-from tests.service.jobs.webhook.receiving import Receiver
 
 
 @pytest.fixture
@@ -11,11 +10,3 @@ def site(tmp_path, hub_redis):
     made = Site(tmp_path, hub_redis)
     yield made
     made.stop()
-
-
-@pytest.fixture
-def receiver():
-    made = Receiver()
-    yield made
-    made.close()
-    assert made.wrong == []

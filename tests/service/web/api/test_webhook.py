@@ -14,7 +14,7 @@ from tests.forked import Forked
 from tests.service.conftest import RedisInstance
 from tests.service.gateway import JSON, LIST, GatewayProcess
 from tests.service.jobs.webhook.hub_site import SENDER, WORDS
-from tests.service.jobs.webhook.receiving import SECRET, Receiver
+from tests.service.jobs.webhook.receiving import SECRET
 from tests.service.web.api.test_keys import Keyed
 from tests.waiting import until
 from tests.wire import ask
@@ -50,14 +50,6 @@ def told(tmp_path_factory, rabbitmq):
     assert sender.wait(30) == 0
     made.stop()
     hub.stop()
-
-
-@pytest.fixture
-def receiver():
-    made = Receiver()
-    yield made
-    made.close()
-    assert made.wrong == []
 
 
 def hooked(receiver, **more) -> dict:

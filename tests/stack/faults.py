@@ -22,6 +22,7 @@ from regions import names
 from scripts.chaos import letters
 from scripts.stack.own_stack import OwnStack
 from tests import site
+from tests.service.jobs.webhook.receiving import SECRET
 from tests.waiting import until
 from tests.wire import ask
 from web.flow.dead import DeadLetters
@@ -141,7 +142,8 @@ def _alarm(stack: OwnStack) -> None:
 
 
 def _post(stack: OwnStack, *sources: object, **options: object) -> None:
-    ask(stack.port, "POST", "/v1/requests", body={"sources": list(sources) or ["ecb.rates"], **options})
+    answer = ask(stack.port, "POST", "/v1/requests", body={"sources": list(sources) or ["ecb.rates"], **options})
+    assert answer.status not in {400, 422}, answer.body  # a request that is wrong makes no fault
     time.sleep(0.2)  # a client that asks now and then
 
 
@@ -340,7 +342,7 @@ class Connections:
 def _refused_webhook(stack: OwnStack) -> None:
     """Nobody calls webhooks, and one is due."""
     stack.stop_part("webhooks")
-    _post(stack, "ecb.rates", webhook={"url": "https://hook.example/"})
+    _post(stack, "ecb.rates", webhook={"url": "https://hook.example/", "secret": SECRET})
 
 
 def _hang_worker(stack: OwnStack) -> None:
@@ -471,6 +473,7 @@ CASES = (
         "hub-redis-denied", "the gateways' user lacks a right",
         lambda stack: stack.redis("hub").execute_command("ACL", "SETUSER", "default", "-zadd"),
         lambda stack: stack.redis("hub").execute_command("ACL", "SETUSER", "default", "+zadd"),
+        _post,
     ),
     Case("webhooks-away", "what calls webhooks is stopped", _refused_webhook, lambda stack: stack.start_part("webhooks")),
     Case("region-taken-over", f"bridge and workers of {REGION} are stopped", _stop_region, _start_region),

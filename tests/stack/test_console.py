@@ -17,7 +17,7 @@ def test_a_person_asks_sources_and_sees_where_the_time_went(stack, browser):
         expect(tab.page.locator("h1 + .badge")).to_have_text("succeeded")
         cells = tab.page.locator(".way").first.locator("tbody td:first-child").all_inner_texts()
         hops = [cell.split("\n")[0] for cell in cells]
-        assert hops[:2] == ["accepted", "confirmed"]
-        assert {"bridged", "claimed", "finished", "settled", "delivered"} <= set(hops)
+        assert hops[0] == "accepted"  # the region may be quicker than what confirms it
+        assert {"confirmed", "bridged", "claimed", "finished", "settled", "delivered"} <= set(hops)
         tab.is_accessible()
         tab.fits()

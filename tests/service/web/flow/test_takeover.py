@@ -331,6 +331,7 @@ def test_a_standby_that_was_asked_late_is_no_hostile_region(stack, regions):
         lambda: not stack.hub.client.exists(names.result("nyc", task.task), names.result("sin", task.task)),
         "both to go",
     )
+    until(lambda: found, "what went to be counted")  # the gateway learns of it a moment later
     assert found == ["sin"]
 
 

@@ -28,6 +28,7 @@ HASH_VALUE_BYTES: Final = 2_048  # a hash of short values, by default 64 bytes, 
 # How often Redis looks after itself; 10 by default, which costs an idle one twice as much. A wait ends up to 0.2 s late by it.
 REDIS_HZ: Final = 5
 MEMORY_BYTES: Final = 400_000_000  # of RabbitMQ; above it, it takes no more messages
+DISK_FREE_BYTES: Final = 50_000_000  # of RabbitMQ's disk; below it, the same
 # The port mapper does not end while it knows of a node, and a killed node is known until its connection is seen to be closed.
 END_EPMD: Final = """
 for try in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
@@ -257,6 +258,10 @@ class RabbitMQ:
         """Changes how many bytes of memory the node may have before it takes no more messages."""
         self.evaluate(f"ok = vm_memory_monitor:set_vm_memory_high_watermark({{absolute, {count}}}).")
 
+    def limit_disk(self, count: int = DISK_FREE_BYTES) -> None:
+        """Changes how many bytes have to be free on the node's disk for it to take messages."""
+        self.evaluate(f"ok = rabbit_disk_monitor:set_disk_free_limit({count}).")
+
     def keep_queues(self) -> None:
         """Makes the node write to disk which queues it has. Until then a ``kill -9`` can make it forget its member of a new queue.
 
@@ -298,7 +303,7 @@ default_pass = {self.password}
 loopback_users = none
 log.console = true
 log.console.level = warning
-disk_free_limit.absolute = 50MB
+disk_free_limit.absolute = {DISK_FREE_BYTES}
 load_definitions = {folder / "definitions.json"}
 vm_memory_high_watermark.absolute = {MEMORY_BYTES}
 """,

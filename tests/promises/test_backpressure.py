@@ -8,12 +8,16 @@ import pytest
 
 from regions import names, topology
 from scripts.chaos.faults import FULL_BYTES, LITTLE_BYTES, ROOM_BYTES
+from scripts.stack.services import RabbitMQ
 from tests import broker
 from tests.promises.driving import Ledger, refuses_soon
 from tests.waiting import freeze, until
+from tests.wire import ask
+from web.hub import ids
 
 ROOM = 5  # messages in the full queue
 AT_ONCE = 16  # posts
+MUCH_BYTES = 10**18  # more than any disk has
 
 
 @pytest.fixture
@@ -49,21 +53,44 @@ def _refused_numbers(ledger: Ledger) -> list[int]:
     return [number for number in range(min(promised), max(promised) + 1) if number not in promised]
 
 
-def test_a_broker_with_an_alarm_refuses_and_takes_again_when_it_is_over(stack):
+ALARMS = {
+    "memory": (RabbitMQ.limit_memory, LITTLE_BYTES),
+    "disk": (RabbitMQ.limit_disk, MUCH_BYTES),
+}
+
+
+@pytest.mark.parametrize("of", ALARMS)
+def test_a_broker_with_an_alarm_refuses_and_takes_again_when_it_is_over(stack, of):
+    """Meanwhile what was accepted ends. What is refused once the alarm is known is never sent, so that no region gets it later."""
     ledger = Ledger(stack)
+    limit, bytes_ = ALARMS[of]
+    unsent: list[str] = []
+
+    def is_known() -> bool:
+        """The broker says so to a connection that publishes."""
+        return ledger.post(stack.regions) is None and b"takes no messages" in ask(stack.port, "GET", "/readyz").body
 
     def alarm():
-        stack.broker.limit_memory(LITTLE_BYTES)
+        accepted = ledger.must_post(stack.regions * 2, seconds=1.0)
+        limit(stack.broker, bytes_)
         try:
-            until(lambda: ledger.post(stack.regions) is None, "the alarm")
+            until(is_known, "the gateway to know of the alarm")
+            before = len(ledger.refused)
             for _ in range(5):
                 assert ledger.post(stack.regions) is None
+            unsent.extend(ledger.refused[before:])
+            ledger.results(accepted)
+            assert ledger.post(stack.regions) is None, "it was over before"
         finally:
-            stack.broker.limit_memory()
+            limit(stack.broker)
         until(lambda: ledger.post(stack.regions), "a post to be accepted again")
 
     refuses_soon(ledger, stack.regions, alarm)
     ledger.check()
+    assert len(unsent) % 5 == 0 < len(unsent)
+    sent = [names.rq_job(ids.task(request, one + 1)) for request in unsent for one in range(len(stack.regions))]
+    came = [job for region in stack.regions for job in sent if stack.redis(f"redis-{region}").exists(job)]
+    assert not came, f"a region got what was refused: {came}"
 
 
 def test_a_broker_that_hangs_refuses_within_the_budget_of_an_accept(stack):

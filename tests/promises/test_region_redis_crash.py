@@ -5,6 +5,7 @@ after the loss of a machine: without what was enqueued and not acked, without cl
 """
 
 import signal
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,16 @@ def client(stack):
     yield found
     found.delete(names.RQ_SUSPENDED)
     found.close()
+
+
+@pytest.fixture
+def out_of_reach(stack, client) -> str:
+    """The link from the region's workers to the hub, which is away, so that every end of a task stays in the outbox."""
+    link = f"workers-{stack.regions[0]}>hub"
+    until(lambda: client.xlen(names.OUTBOX) == 0, "the hub to have what was before in its file")
+    stack.control.rule(link, Rule(accepts=False))
+    stack.control.cut(link)
+    return link
 
 
 def known(stack, client, region: str) -> tuple[Path, int]:
@@ -75,25 +86,25 @@ def test_what_was_enqueued_and_not_known_to_be_on_disk_comes_again_after_a_crash
     ledger.check()
 
 
-def test_claims_that_a_crash_loses_are_made_again_and_each_task_ends_once(stack, client):
+def test_claims_that_a_crash_loses_are_made_again_and_each_task_ends_once(stack, client, out_of_reach):
     """Those who run them go on, and may not end what is no longer theirs."""
     region = stack.regions[0]
     ledger = Ledger(stack)
-    _, file, size = enqueued(stack, client, ledger, region, seconds=2.0)
+    jobs, file, size = enqueued(stack, client, ledger, region, seconds=2.0)
     client.delete(names.RQ_SUSPENDED)
     until(lambda: sum(stack.executions(region).values()) == TASKS, "all of them to run")
     lose(stack, client, region, file, size)
     assert client.llen(names.rq_queue(region)) == TASKS, "the claims are not lost"
     client.delete(names.RQ_SUSPENDED)
+    until(lambda: not client.llen(names.rq_queue(region)) and not sum(stack.executions(region).values()), "all ends")
+    ended = Counter(names.rq_job(fields[b"t"].decode()) for _, fields in client.xrange(names.OUTBOX))
+    assert ended == dict.fromkeys(jobs, 1), "a task did not end once"
+    stack.control.heal(out_of_reach)
     ledger.check(fetches=2)
 
 
-def test_ends_that_a_crash_loses_with_their_outbox_are_made_again_and_told_once(stack, client):
-    """Their results were not home: the hub was away for this region."""
-    region, link = stack.regions[0], f"workers-{stack.regions[0]}>hub"
-    until(lambda: client.xlen(names.OUTBOX) == 0, "the hub to have what was before in its file")
-    stack.control.rule(link, Rule(accepts=False))
-    stack.control.cut(link)
+def test_ends_that_a_crash_loses_with_their_outbox_are_made_again_and_told_once(stack, client, out_of_reach):
+    region = stack.regions[0]
     ledger = Ledger(stack)
     _, file, size = enqueued(stack, client, ledger, region)
     client.delete(names.RQ_SUSPENDED)
@@ -101,7 +112,7 @@ def test_ends_that_a_crash_loses_with_their_outbox_are_made_again_and_told_once(
     lose(stack, client, region, file, size)
     assert (client.xlen(names.OUTBOX), client.llen(names.rq_queue(region))) == (0, TASKS), "the ends are not lost"
     client.delete(names.RQ_SUSPENDED)
-    stack.control.heal(link)
+    stack.control.heal(out_of_reach)
     ledger.check(fetches=2)
 
 

@@ -16,6 +16,16 @@ def test_every_promise_has_a_patch_and_every_patch_a_promise():
     assert sorted({unguarded.promise_of(name) for name in unguarded.names()}) == PROMISES
 
 
+def test_the_document_names_each_promise_with_its_patches():
+    text = (ROOT / "docs" / "promises.md").read_text(encoding="utf-8")
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| `")]
+    listed = {test.strip("| `"): re.findall(r"`([\w.]+)`:", patches) for test, *_, patches in rows}
+    known = {
+        promise: [name for name in unguarded.names() if unguarded.promise_of(name) == promise] for promise in PROMISES
+    }
+    assert {promise: sorted(patches) for promise, patches in listed.items()} == known
+
+
 @pytest.mark.parametrize("name", unguarded.names())
 def test_a_patch_applies_and_touches_the_product_only(name):
     assert unguarded.apply(ROOT, name, check_only=True) == ""

@@ -48,7 +48,7 @@ class Status(msgspec.Struct, frozen=True):
     offset_ms: int = 0
     redis_used: int = 0
     redis_max: int = 0
-    redis_ms: float = 0.0  # that its Redis takes to answer: the median of the last looks
+    redis_ms: float = 0.0  # that its Redis takes to answer, by the last looks
     redis_lost: int = 0  # how often its Redis was lost within the last minute
     started_ms: int = 0  # when its process started; the report fills that in, too
 

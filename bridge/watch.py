@@ -6,7 +6,6 @@ it is nearly full    Levels → one lane closes, and opens again when there is r
 Each says why by a ``Reason``, which the status and the log have.
 """
 
-import statistics
 import threading
 import time
 from collections import deque
@@ -17,17 +16,18 @@ from typing import Final, NamedTuple
 import redis
 
 from regions import connect, durability, logs, names
+from regions.latency import Latency, uneven
 from regions.script import send, value
 from regions.settings import RegionRedis
 
 INTERVAL_SECONDS: Final = 0.5
 CALM_SECONDS: Final = 2.0  # the same while the bridge consumes and no job waits; a write notices sooner what is wrong
+LATE_SECONDS: Final = 0.1  # for the answer to a look
+SUSPECT_SECONDS: Final = 0.25  # between two looks after a late answer
 
 # Shares of maxmemory at which a lane closes, and below which it opens again.
 WORK_CLOSES, WORK_OPENS = 0.70, 0.65
 FAST_CLOSES, FAST_OPENS = 0.90, 0.85
-SLOW_LOOKS: Final = 3
-SLOW_MS: Final = 50.0  # a look that took longer is followed by others soon
 LOST_SECONDS, LOST_MAX = 60.0, 100
 NOT_DURABLE: Final = "region-redis-not-durable"
 FULL: Final = "region-redis-full"
@@ -122,7 +122,7 @@ class Watch:
         self._found: durability.Found | None = None  # settings of the server that answers now
         self._logged = ""
         self._failures = 0
-        self._took_ms: deque[float] = deque(maxlen=SLOW_LOOKS)
+        self._latency = Latency(LATE_SECONDS)
         self._lost: deque[float] = deque(maxlen=LOST_MAX)  # when it was lost (monotonic)
         self._restarted: deque[float] = deque(maxlen=LOST_MAX)  # when another process answered
         self._run_id = ""
@@ -131,19 +131,23 @@ class Watch:
         """Measures until stopped."""
         while not self._stopping.is_set():
             self.run_once()
-            is_quick = bool(self._took_ms) and self._took_ms[-1] < SLOW_MS
-            pause = CALM_SECONDS if self.is_calm and is_quick else INTERVAL_SECONDS
-            self._stopping.wait(connect.backoff_seconds(self._failures) if self._failures else pause)
+            self._stopping.wait(self._pause_seconds())
 
     def stop(self) -> None:
         """Ends ``run``."""
         self._stopping.set()
 
+    def _pause_seconds(self) -> float:
+        if self._failures:
+            return connect.backoff_seconds(self._failures)
+        if not self._latency.is_quick:
+            return uneven(SUSPECT_SECONDS)
+        return CALM_SECONDS if self.is_calm else INTERVAL_SECONDS
+
     @property
     def took_ms(self) -> float:
-        """How long the Redis takes to answer: the median of the last looks, so that a single late answer says nothing."""
-        took = tuple(self._took_ms)
-        return round(statistics.median(took), 1) if len(took) == SLOW_LOOKS else 0.0
+        """How long the Redis takes to answer, from the last looks."""
+        return round(self._latency.seconds * 1000, 1)
 
     @property
     def lost(self) -> int:
@@ -175,7 +179,7 @@ class Watch:
                 self._lost.append(time.monotonic())
             self._failures += 1
             self._found = None
-            self._took_ms.clear()
+            self._latency.clear()
             self._tell(error)
         else:
             self._failures = 0
@@ -200,7 +204,7 @@ class Watch:
         ]
         began = time.monotonic()
         wrote, ready, reply = send(self._client, asked, [])
-        self._took_ms.append((time.monotonic() - began) * 1000)
+        self._latency.add(time.monotonic() - began)
         info = connect.info(value(reply))
         self._meet(info["run_id"])
         refusal = NO_REASON

@@ -9,6 +9,7 @@ durability             whether a Redis keeps its data, and how far it has writte
 script, lua_files      calls Lua scripts; reads them from files
 frames                 AMQP's frames of a published message
 loop, process          a thread that repeats one turn; one process of this host
-counts, metrics        counts in plain integers; their names and text for Prometheus
+counts, latency        counts in plain integers; whether a server answers late
+metrics                names of figures, and their text for Prometheus
 logs, printable        log lines; characters that a terminal would obey
 """

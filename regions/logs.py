@@ -30,6 +30,9 @@ from regions.printable import printable, printable_json  # noqa: E402
 GATHER_SECONDS: Final = 0.2
 REPEATED_SECONDS: Final = 60.0  # between two lines about one cause
 CAUSES_MAX: Final = 200
+CHANGES_AT_ONCE: Final = 4  # lines about one state within a minute; then it must have settled
+SETTLED_SECONDS: Final = 3.0
+LINES_MAX: Final = 200  # of one flush; the others follow with the next
 # Waiting lines; when nothing collects them, the thread that logs the next one writes them itself.
 GATHER_MAX: Final = 1_000
 
@@ -155,6 +158,66 @@ class Once:
                     del self._told[cause]
         for told in due:
             told.tell(f"{told.event}; repeated {told.count} time{'' if told.count == 1 else 's'}", **told.fields)
+
+
+class _State(msgspec.Struct):
+    """A state that began or ended: what its line says, when it changed, and how often it began since the last line."""
+
+    tell: Callable[..., None]
+    event: str
+    fields: dict[str, Any]
+    is_over: bool
+    changed_at: float  # monotonic seconds
+    began: int = 0
+    is_told: bool = False
+    lines_at: deque[float] = msgspec.field(default_factory=deque)
+
+
+class Changes:
+    """Logs what begins and what ends. Every change is new, and has its line at the next ``flush``.
+
+    A state that comes and goes is counted instead: after ``CHANGES_AT_ONCE`` lines within a minute the next one waits until the
+    state has lasted for ``SETTLED_SECONDS``, or the minute is over. It says how often the state began since: "…; it began 7 times".
+    For one thread.
+    """
+
+    def __init__(self, settled_seconds: float = SETTLED_SECONDS, minute_seconds: float = REPEATED_SECONDS) -> None:
+        self._settled_seconds, self._minute_seconds = settled_seconds, minute_seconds
+        self._states: dict[str, _State] = {}
+
+    def began(self, name: str, tell: Callable[..., None], event: str, /, **fields: Any) -> None:
+        """Notes that a state began; ``tell``, such as ``log.warning``, logs it."""
+        self._change(name, tell, event, fields, is_over=False)
+
+    def ended(self, name: str, tell: Callable[..., None], event: str, /, **fields: Any) -> None:
+        """Notes that it is over."""
+        self._change(name, tell, event, fields, is_over=True)
+
+    def _change(
+        self, name: str, tell: Callable[..., None], event: str, fields: dict[str, Any], *, is_over: bool
+    ) -> None:
+        now = time.monotonic()
+        one = self._states.setdefault(name, _State(tell, event, fields, is_over, now))
+        one.tell, one.event, one.fields, one.is_over, one.changed_at = tell, event, fields, is_over, now
+        one.began += not is_over
+        one.is_told = False
+
+    def flush(self, *, is_end: bool = False) -> None:
+        """Writes the lines that are due; all that wait with ``is_end``. Call it every second or two."""
+        now, lines = time.monotonic(), 0
+        for name, one in list(self._states.items()):
+            while one.lines_at and one.lines_at[0] <= now - self._minute_seconds:
+                one.lines_at.popleft()
+            is_due = len(one.lines_at) < CHANGES_AT_ONCE or now - one.changed_at >= self._settled_seconds
+            if one.is_told and one.is_over and not one.lines_at:
+                del self._states[name]
+            elif not one.is_told and (is_end or (is_due and lines < LINES_MAX)):
+                often = one.began > (0 if one.is_over else 1)  # an end's own beginning has a line
+                times = f"; it began {one.began} time{'' if one.began == 1 else 's'}" if often else ""
+                one.tell(f"{one.event}{times}", **one.fields)
+                one.lines_at.append(now)
+                one.is_told, one.began = True, 0
+                lines += 1
 
 
 def _json(event: Any, **_: Any) -> str:

@@ -177,6 +177,8 @@ def list_keys(as_json: bool, data: Path | None) -> None:
 def rotate(key_id: str, overlap_ms: int, as_json: bool, data: Path | None) -> None:
     """Makes a new key in the place of ID, with the same name, tenant, scopes and limits, and shows it once.
 
+    It lives as long as the old one was to live, counted from now.
+
     \b
     nearfetch key rotate 3k9f0a2b
     nearfetch key rotate 3k9f0a2b --overlap 0s
@@ -189,7 +191,10 @@ def rotate(key_id: str, overlap_ms: int, as_json: bool, data: Path | None) -> No
 
         old = _known(client, key_id)
         secret = keys.new_secret()
-        made = structs.replace(old, id=keys.new_id(), digest=keys.digest_of(secret), created_ms=now_ms)
+        expires_ms = now_ms + old.expires_ms - old.created_ms if old.expires_ms else 0
+        made = structs.replace(
+            old, id=keys.new_id(), digest=keys.digest_of(secret), created_ms=now_ms, expires_ms=expires_ms
+        )
         ends_ms = max(1, now_ms + overlap_ms)
         ended = structs.replace(old, expires_ms=min(ends_ms, old.expires_ms or ends_ms))
         keys.write(client, [made, ended])

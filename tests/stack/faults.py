@@ -5,6 +5,7 @@ stack    the stack on which they are done: its region sin is small, so that litt
 """
 
 import base64
+import dataclasses
 import os
 import resource
 import signal
@@ -24,7 +25,7 @@ from scripts.stack.own_stack import OwnStack
 from tests import site
 from tests.service.jobs.webhook.receiving import SECRET
 from tests.waiting import until
-from tests.wire import ask
+from tests.wire import Reply, ask
 from web.flow.dead import DeadLetters
 from web.hub.faults import RESTARTS, RESTARTS_MS
 
@@ -58,7 +59,24 @@ text = "b"
 [limits]
 concurrency = 4
 """
-SIZES = {"WORKERS__THREADS": "2", "SCALE__MIN": "1", "SCALE__MAX": "1", "BRIDGE__READY_MAX": "5"}
+# Its pages are what the site is told.
+MARKUP = "alerts.markup"
+OF_MARKUP = f"""title = "A page that changes, for the test of faults"
+url = "https://bench.example/alerts/markup?n={{n}}"
+region = "{REGION}"
+[params.n]
+type = "int"
+[rows]
+css = "p"
+[fields]
+text = "b"
+[limits]
+concurrency = 50
+"""
+SIZES = {
+    "WORKERS__THREADS": "2", "SCALE__MIN": "1", "SCALE__MAX": "1", "BRIDGE__READY_MAX": "5", "BRIDGE__PREFETCH": "20",
+}  # fmt: skip
+ONLY_HERE = "only-here"  # a folder of definitions that the gateway has and no region
 MOVED = f"""title = "With a standby, for the test of faults"
 url = "https://bench.example/alerts/moved"
 region = "{REGION}"
@@ -70,20 +88,33 @@ text = "b"
 """
 
 
-def stack(purpose: str) -> OwnStack:
-    """A stack for these faults, that is not started yet."""
-    small = {f"NEARFETCH__REGION__{SMALL.upper()}__{key}": text for key, text in SIZES.items()}
-    made = OwnStack(purpose, {**small, "NEARFETCH__WEBHOOKS__PROXY": "socks5h://127.0.0.1:9"})
-    for name, text in (("slow", SLOW), ("large", LARGE), ("moved", MOVED)):
+def stack(purpose: str, *, has_keys: bool = False) -> OwnStack:
+    """A stack for these faults, that is not started yet. ``has_keys``: clients need a key."""
+    environ = {f"NEARFETCH__REGION__{SMALL.upper()}__{key}": text for key, text in SIZES.items()}
+    environ |= {
+        "NEARFETCH__WEBHOOKS__PROXY": "socks5h://127.0.0.1:9",
+        f"NEARFETCH__REGION__{REGION.upper()}__SECRETS__ALERTS_TOKEN__SOURCES": "alerts.*",
+        "NEARFETCH__SECRET__ALERTS_TOKEN": "one",
+        "NEARFETCH__GATEWAY__KEYS": "true" if has_keys else "false",
+    }
+    made = OwnStack(purpose, environ)
+    for name, text in (("slow", SLOW), ("large", LARGE), ("moved", MOVED), ("markup", OF_MARKUP)):
         (made.sources / f"alerts.{name}.toml").write_text(text, encoding="utf-8")
+    (made.folder / ONLY_HERE).mkdir()
+    own = dict(made.parts["gateway"].environment)
+    own["NEARFETCH__SOURCES__PATH"] = f"{made.sources}:{made.folder / ONLY_HERE}"
+    made.parts["gateway"] = dataclasses.replace(made.parts["gateway"], environment=own)
+    parts = [made.parts[part.name] for part in made.stack.parts]
+    made.stack = dataclasses.replace(made.stack, parts=parts)
     return made
 
 
 class Case(NamedTuple):
     """A fault, and what takes it back. ``alert`` must fire by it. ``meanwhile``: what clients do until it is over.
 
-    ``do`` may return since when the fault is there (monotonic seconds), if that is later than its call. ``lasts_seconds``: for how
-    long it is one after it was taken back, since it is about the last minute.
+    ``do`` may return since when the fault is there (monotonic seconds), if that is later than its call, and ``undo`` since when it is
+    not any more. ``lasts_seconds``: for how long it is one after it was taken back, since it is about the last minute. ``is_told``:
+    some gateway can tell it, which the only one can't when it hangs. ``has_keys``: it is one of a stack with keys.
     """
 
     alert: str
@@ -92,15 +123,18 @@ class Case(NamedTuple):
     undo: Callable[[OwnStack], object]
     meanwhile: Callable[[OwnStack], object] = lambda _: None
     lasts_seconds: float = 0.0
+    is_told: bool = True
+    has_keys: bool = False
 
 
-def frozen(alert: str, part: str) -> Case:
+def frozen(alert: str, part: str, *, is_told: bool = True) -> Case:
     """A part that hangs."""
     return Case(
         alert,
         f"{part} hangs",
         lambda stack: stack.signal(part, signal.SIGSTOP),
         lambda stack: stack.signal(part, signal.SIGCONT),
+        is_told=is_told,
     )
 
 
@@ -138,13 +172,26 @@ def _used(client: redis.Redis) -> int:
 def _alarm(stack: OwnStack) -> None:
     """The broker says that it takes nothing when somebody publishes."""
     _disk("1000000GB")(stack)
-    _post(stack)
+    asked(stack)
 
 
-def _post(stack: OwnStack, *sources: object, **options: object) -> None:
-    answer = ask(stack.port, "POST", "/v1/requests", body={"sources": list(sources) or ["ecb.rates"], **options})
-    assert answer.status not in {400, 422}, answer.body  # a request that is wrong makes no fault
-    time.sleep(0.2)  # a client that asks now and then
+def post(stack: OwnStack, *sources: object, **options: object) -> Reply:
+    """The gateway's answer to a request that is not wrong: such a one makes no fault."""
+    body = {"sources": list(sources) or ["ecb.rates"], **options}
+    answer = ask(stack.port, "POST", "/v1/requests", headers_of(stack), body)
+    assert answer.status not in {400, 401, 422}, answer.body
+    return answer
+
+
+def asked(stack: OwnStack, *sources: object, **options: object) -> None:
+    """Posts as a client that asks now and then."""
+    post(stack, *sources, **options)
+    time.sleep(0.2)
+
+
+def headers_of(stack: OwnStack) -> dict[str, str]:
+    """What its clients send, if it has keys."""
+    return {"Authorization": f"Bearer {stack.data.key}"} if stack.settings.gateway.keys else {}
 
 
 def _config(server: str, name: str, value: str) -> Callable[[OwnStack], object]:
@@ -274,7 +321,7 @@ def replica(alert: str, server: str) -> Case:
 def _late(stack: OwnStack) -> None:
     """Many slow tasks for a region with two threads."""
     site.behave(stack.ports.site, prefix=FAR, status=200, delay_seconds=6.0, body="<p><b>slow</b></p>")
-    _post(stack, *({"source": "alerts.slow", "params": {"n": n}} for n in range(60)), deadline=290)
+    asked(stack, *({"source": "alerts.slow", "params": {"n": n}} for n in range(60)), deadline=290)
 
 
 def _no_results(stack: OwnStack) -> None:
@@ -286,7 +333,7 @@ def _no_results(stack: OwnStack) -> None:
     page = f"<p><b>{base64.b64encode(os.urandom(3_600_000)).decode()}</b></p>"
     site.behave(stack.ports.site, prefix=FAR, status=200, body=page)
     for n in range(22):
-        _post(stack, {"source": "alerts.large", "params": {"n": n}}, deadline=300)
+        asked(stack, {"source": "alerts.large", "params": {"n": n}}, deadline=300)
 
 
 def _results_again(stack: OwnStack) -> None:
@@ -342,7 +389,7 @@ class Connections:
 def _refused_webhook(stack: OwnStack) -> None:
     """Nobody calls webhooks, and one is due."""
     stack.stop_part("webhooks")
-    _post(stack, "ecb.rates", webhook={"url": "https://hook.example/", "secret": SECRET})
+    asked(stack, "ecb.rates", webhook={"url": "https://hook.example/", "secret": SECRET})
 
 
 def _hang_worker(stack: OwnStack) -> None:
@@ -382,7 +429,7 @@ def _nothing(_: OwnStack) -> None:
     """Its supervisor has started it again."""
 
 
-def _file(name: str, text: str) -> tuple[Callable[[OwnStack], object], Callable[[OwnStack], object]]:
+def written(name: str, text: str) -> tuple[Callable[[OwnStack], object], Callable[[OwnStack], object]]:
     """Writes a file below the stack's folder, and takes it away."""
     return (
         lambda stack: (stack.folder / name).write_text(text, encoding="utf-8"),
@@ -438,18 +485,18 @@ CASES = (
     full("hub-redis-full", "hub", 0.95),
     full("hub-redis-fills", "hub", 0.75),
     stopped("history-away", "store"),
-    frozen("gateway-away", "gateway"),
+    frozen("gateway-away", "gateway", is_told=False),
     stopped("metrics-away", f"bridge-{REGION}"),
     Case("region-down", f"bridge and workers of {REGION} are stopped", _stop_region, _start_region),
     _not_durable("hub-redis-not-durable", "hub"),
     _not_durable("region-redis-not-durable", f"redis-{REGION}"),
-    Case("source-broken", "a definition is wrong", *_file("sources/alerts.wrong.toml", "title = 5\n")),
-    Case("region-files-wrong", "a region's file is wrong", *_file("data/regions/wrong.toml", "title = 5\n")),
+    Case("source-broken", "a definition is wrong", *written("sources/alerts.wrong.toml", "title = 5\n")),
+    Case("region-files-wrong", "a region's file is wrong", *written("data/regions/wrong.toml", "title = 5\n")),
     Case(
         "source-failing", "a site answers 503",
         lambda stack: site.behave(stack.ports.site, prefix="/www.ecb.europa.eu/", status=503),
         lambda stack: site.behave(stack.ports.site),
-        lambda stack: _post(stack, deadline=5),
+        lambda stack: asked(stack, deadline=5),
     ),
     Case(
         "region-bridge-restarts", f"bridge-{REGION} is killed again and again",
@@ -473,7 +520,7 @@ CASES = (
         "hub-redis-denied", "the gateways' user lacks a right",
         lambda stack: stack.redis("hub").execute_command("ACL", "SETUSER", "default", "-zadd"),
         lambda stack: stack.redis("hub").execute_command("ACL", "SETUSER", "default", "+zadd"),
-        _post,
+        asked,
     ),
     Case("webhooks-away", "what calls webhooks is stopped", _refused_webhook, lambda stack: stack.start_part("webhooks")),
     Case("region-taken-over", f"bridge and workers of {REGION} are stopped", _stop_region, _start_region),
@@ -481,7 +528,7 @@ CASES = (
     Case("dead-letters", "nobody can read a message", _letter, _drop_letters),
     Case(
         "requests-refused", "RabbitMQ hangs while clients ask",
-        lambda stack: stack.signal("rabbitmq", signal.SIGSTOP), lambda stack: stack.signal("rabbitmq", signal.SIGCONT), _post,
+        lambda stack: stack.signal("rabbitmq", signal.SIGSTOP), lambda stack: stack.signal("rabbitmq", signal.SIGCONT), asked,
     ),
     Case("open-files-short", "the gateway may open few files more", _few_files, _many_files),
 )  # fmt: skip

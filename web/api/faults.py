@@ -37,9 +37,9 @@ from web.hub.runs import Learned, learned
 from web.hub.takeover import DRAINED
 
 EVERY_SECONDS: Final = 1.0
-CALM_SECONDS: Final = 2.0  # the same while nothing is wrong
+CALM_SECONDS: Final = 2.0  # the same while nothing is wrong, nor seems to be
 SOURCES_SECONDS: Final = 2.0  # between two looks at the sources, at least
-DIFFERS_SECONDS: Final = 5.0  # for how long definitions must differ: a new file reaches some hosts before others
+DIFFERS_SECONDS: Final = 4.0  # for how long definitions must differ: a new file reaches some hosts before others
 LATE_SECONDS: Final = 5.0  # for how long a region must be late
 IDLE_SECONDS: Final = 5.0  # for how long a bridge must get nothing
 GAP_SECONDS: Final = 4.0  # a gateway that stood still for longer has not read what regions reported meanwhile
@@ -81,7 +81,7 @@ class Faults:
         self._of_sources: list[Found] = []
         self._sources_at = 0.0
         self._passing: dict[Found, float] = {}  # what is no fault yet: since when it is so (monotonic)
-        self._once = logs.Once()
+        self._changes = logs.Changes()
         self._loop = Loop("faults", self._turn, last=self._leave)
 
     def start(self) -> None:
@@ -119,10 +119,10 @@ class Faults:
             self.run_once()
         except Exception:
             log.exception("looking for faults failed")
-        return EVERY_SECONDS if self._book.faults else CALM_SECONDS
+        return EVERY_SECONDS if self._book.faults or self._passing else CALM_SECONDS
 
     def _leave(self) -> None:
-        self._once.flush(is_end=True)
+        self._changes.flush(is_end=True)
         refused.flush(is_end=True)
         with contextlib.suppress(HubUnavailable), self._hub.asking() as client:
             self._presence.leave(client)
@@ -143,11 +143,11 @@ class Faults:
         began, ended = self._book.see(at_ms, mine)
         for fault in began:
             tell = log.error if fault.severity == "page" else log.warning
-            self._once.tell(_cause(fault, "began"), tell, fault.message, **_labels(fault), mend=fault.mend)
+            self._changes.began(_identity(fault), tell, fault.message, **_labels(fault), mend=fault.mend)
         for fault in ended:
             over = f"over: {fault.message}"
-            self._once.tell(_cause(fault, "ended"), log.info, over, **_labels(fault), since=fault.since)
-        self._once.flush()
+            self._changes.ended(_identity(fault), log.info, over, **_labels(fault), since=fault.since)
+        self._changes.flush()
         refused.flush()
         self._note([*happened, *events.of_faults(at_ms, began, ended)])
 
@@ -259,8 +259,8 @@ def _is_own(one: Found) -> bool:
     return one.name.startswith("gateway-") and one.part is None
 
 
-def _cause(fault: Fault, how: str) -> str:
-    return f"{how} {fault.name} {fault.region} {fault.source} {fault.part}"
+def _identity(fault: Fault) -> str:
+    return f"{fault.name} {fault.region} {fault.source} {fault.part}"
 
 
 def _of_scale(state: RegionState) -> list[Found]:

@@ -25,7 +25,8 @@ from web.hub.keys import NO_LIMITS, Board, Key, KeyLimits, Scope
 from web.hub.redis import Hub, HubUnavailable
 
 EVERY_SECONDS: Final = 1.0
-SOON_MS: Final = 3 * 86_400_000  # how long before its end a key is told
+SOON_MS: Final = 3 * 86_400_000  # how long before its end a key is told, at most
+SOON_SHARE: Final = 1 / 3  # of its life: one that lives for an hour is not told from its beginning
 CHALLENGE: Final = ("WWW-Authenticate", 'Bearer realm="nearfetch"')
 
 log = logs.get("keys")
@@ -68,7 +69,7 @@ class Keyring:
         self._keys, self._is_read = found, True
 
     def faults(self) -> list[Found]:
-        """The keys that expire soon and have no successor: a later key of the same name and tenant."""
+        """The keys that expire soon and have no successor: a key of the same name and tenant that ends later."""
         now_ms, found = time.time() * 1000, list(self._keys.values())
         last: dict[tuple[str, str], float] = {}
         for key in found:
@@ -81,7 +82,7 @@ class Keyring:
                 part=f"key {key.id}",
             )
             for key in found
-            if now_ms < key.expires_ms < now_ms + SOON_MS and key.expires_ms == last[key.tenant, key.name]
+            if now_ms < key.expires_ms < now_ms + _soon_ms(key) and key.expires_ms == last[key.tenant, key.name]
         ]
 
     def limits(self, key: str) -> KeyLimits:
@@ -153,6 +154,10 @@ class Keyring:
         except Exception:
             log.exception("reading the keys failed")
         return EVERY_SECONDS
+
+
+def _soon_ms(key: Key) -> float:
+    return min(SOON_MS, SOON_SHARE * (key.expires_ms - key.created_ms))
 
 
 def _owner(key: Key, scope: Scope) -> Owner:

@@ -207,7 +207,7 @@ KINDS: Final[Mapping[str, Kind]] = {
         "page", _WAIT, "nearfetch dead list has what it wrote; docs/operations.md, A region that you do not trust, says what to do"
     ),
     "region-entries-refused": Kind(
-        "ticket", "what was refused is lost: a result's task expires", "nearfetch dead list has an example of each kind"
+        "ticket", "what was refused is lost: a result's task expires", "nearfetch dead list has an example of each kind; nearfetch dead drop ends this, or ten minutes without another one"
     ),
     "region-scale-wrong": Kind(
         "ticket", "the previous number of processes applies", "correct [scale] in the region's file, as the message says", "workers-{region}"
@@ -248,7 +248,7 @@ def of_region(state: RegionState, queued: Queued | None = None) -> list[Found]:
     faults += [("region-workers-restarts", f"its workers' pool {how}") for how in _restarts(state, "workers")]
     if state.barred:
         faults.append(("region-barred", f"it may not write to the hub for a while: {state.barred}"))
-    if state.now_ms - state.refused_ms <= REFUSED_SHOWN_MS:
+    if state.refused and state.now_ms - state.refused_ms <= REFUSED_SHOWN_MS:
         what = ", ".join(f"{count} {kind}" for kind, count in sorted(state.refused.items()))
         faults.append(
             ("region-entries-refused", f"{REFUSED} ({what} in all); nearfetch dead list shows the latest of each")

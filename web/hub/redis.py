@@ -5,7 +5,6 @@ once, until the probe gets an answer. So a gateway of eight threads answers 503 
 """
 
 import errno
-import statistics
 import threading
 import time
 from collections import deque
@@ -16,6 +15,7 @@ from typing import Any, Final
 import redis
 
 from regions import connect, durability, logs, names
+from regions.latency import Latency, uneven
 from regions.loop import Loop
 from regions.script import send, value
 from regions.settings import Settings
@@ -29,7 +29,7 @@ REQUEST_BYTES: Final = 3_300  # of a request without its attrs; docs/reference.m
 TASK_BYTES: Final = 1_300  # of each of its tasks, without the result
 FIRST_MEAN_BYTES: Final = 2_000.0  # of a result, before any have come
 MEAN_WEIGHT: Final = 0.02  # of one result in the running mean of their sizes
-SLOW_SECONDS, SLOW_PROBES = 0.1, 5  # half of so many probes that take longer are a fault
+LATE_SECONDS: Final = 0.1  # for the answer to a probe
 LOST_SECONDS: Final = 60.0  # for which losses are counted
 SHORT_OF_FILES: Final = "this gateway can open no more files, and so no connection to the hub's Redis"
 BROKEN: Final = "the hub's Redis answered something unexpected"
@@ -97,7 +97,7 @@ class Hub:
         self._expected = 0.0  # the same with those that open tasks bring
         self._limit = 0.0  # maxmemory, in bytes
         self._admitted = 0.0  # bytes of requests since then
-        self._took: deque[float] = deque(maxlen=SLOW_PROBES)  # seconds that the last probes took
+        self._latency = Latency(LATE_SECONDS)
         self._lost_at: deque[float] = deque(maxlen=100)  # when it was lost (monotonic)
         self._restarted_at: deque[float] = deque(maxlen=100)  # when another process than before answered
         self._run_id = ""
@@ -121,16 +121,15 @@ class Hub:
             ("hub-redis-full", self._full),
         )
         found = [Found(name, reason) for name, reason in known if reason is not None][:1]
-        now, took = time.monotonic(), tuple(self._took)
+        now = time.monotonic()
         lost = max(sum(at > now - LOST_SECONDS for at in tuple(of)) for of in (self._lost_at, self._restarted_at))
         if lost >= RESTARTS:
             found.append(
                 Found("hub-redis-restarts", f"the hub's Redis comes and goes: it was lost {lost} times in a minute")
             )
-        if self._away is None and len(took) == SLOW_PROBES and (took_seconds := statistics.median(took)) > SLOW_SECONDS:
-            found.append(
-                Found("hub-redis-slow", f"the hub's Redis is slow: it answers after {took_seconds * 1000:.0f} ms")
-            )
+        if self._away is None and self._latency.is_slow:
+            slow = f"the hub's Redis is slow: it takes up to {self._latency.seconds * 1000:.0f} ms to answer"
+            found.append(Found("hub-redis-slow", slow))
         return found
 
     @property
@@ -238,7 +237,7 @@ class Hub:
     def _pause_seconds(self) -> float:
         if self._loop.failures:
             return connect.backoff_seconds(self._loop.failures)
-        return CALM_SECONDS if self._is_calm else PROBE_SECONDS
+        return CALM_SECONDS if self._is_calm else uneven(PROBE_SECONDS)
 
     def run_once(self) -> None:
         """Probes once whether the server answers, has room, and would keep its data."""
@@ -250,13 +249,13 @@ class Hub:
             asked = [("INFO", "memory", "persistence", "replication", "server"), *counts]
             began = time.monotonic()
             reply, *open_tasks = map(value, send(self._probe, asked, []))
-            self._took.append(time.monotonic() - began)
+            self._latency.add(time.monotonic() - began)
             info = connect.info(reply)
             if self._away is not None or self._short is not None or info["aof_enabled"] == "0":
                 self._short = self._shortfall()
         except redis.exceptions.RedisError as error:
             self._loop.failures += 1
-            self._took.clear()
+            self._latency.clear()
             self.lost(error)
             return
         self._loop.failures = 0
@@ -294,7 +293,7 @@ class Hub:
             self._away = None
             for call in self.regained:
                 call()
-        self._is_calm = not admitted and self.state is None and self._took[-1] < SLOW_SECONDS
+        self._is_calm = not admitted and self.state is None and self._latency.is_quick
 
     def _rehearse(self) -> None:
         was, found = self._denied, None

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from click.testing import CliRunner
+from msgspec import structs
 
 from scripts.cli import main
 from web.hub import keys
@@ -65,6 +66,17 @@ def test_rotate_gives_a_new_key_and_lets_the_old_one_end(run, hub_redis):
     assert found[new].fits(secret)
     assert 3_500_000 < found[old].expires_ms - found[new].created_ms <= 3_600_000
     assert old in done.stderr
+
+
+def test_a_rotated_key_gets_the_life_of_the_old_one_anew(run, hub_redis):
+    """Or the new one would expire with the old one, and nothing were mended."""
+    old, _ = keys.parts_of(run("create", "a", "--tenant", "shop", "--expires", "90d").stdout.strip())
+    long_ago = structs.replace(keys.read(hub_redis.client)[old], created_ms=1_000, expires_ms=90 * 86_400_000 + 1_000)
+    keys.write(hub_redis.client, [long_ago])
+    new, _ = keys.parts_of(run("rotate", old).stdout.strip())
+    made = keys.read(hub_redis.client)[new]
+    assert made.expires_ms - made.created_ms == 90 * 86_400_000
+    assert made.created_ms > long_ago.created_ms
 
 
 def test_revoke_ends_keys_and_knows_a_near_id(run, hub_redis):

@@ -84,6 +84,10 @@ def test_a_slow_server_is_waited_for(slow_stack, link):
     region.finish(until(lambda: (one := region.take("fra")).request == accepted["id"] and one, "its task"))
     done = ask(slow_stack.stack.port, "GET", f"/v1/requests/{accepted['id']}?wait=20").json()
     assert done["status"] == "succeeded"
+    if link == "hub":
+        until(
+            lambda: "hub-redis-slow" in ask(slow_stack.stack.port, "GET", "/readyz").json()["faults"], "it to be told"
+        )
 
 
 @pytest.mark.parametrize(

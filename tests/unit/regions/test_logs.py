@@ -6,8 +6,11 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from regions import logs
 from regions.settings import ROOT
+from tests.waiting import Clock
 
 PROGRAM = """
 import logging
@@ -128,3 +131,84 @@ def test_causes_that_clients_invent_are_told_as_one():
     for cause in ("a", "b", "c", "d"):
         once.tell(cause, told.append, cause)
     assert told == ["a", "b", "c"]
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    """The time of the log's lines."""
+    made = Clock()
+    monkeypatch.setattr(logs.time, "monotonic", made)
+    return made
+
+
+def test_a_state_that_ends_and_begins_again_has_a_line_each_time(clock):
+    told: list[str] = []
+    changes = logs.Changes()
+    for change, event in ((changes.began, "it is away"), (changes.ended, "over: it is away")) * 2:
+        change("a", lambda text, **fields: told.append(f"{text} {fields}"), event, region="fra")
+        changes.flush()
+        clock.now += 10
+    assert told == ["it is away {'region': 'fra'}", "over: it is away {'region': 'fra'}"] * 2
+
+
+def test_a_state_that_comes_and_goes_is_counted_until_it_settles(clock):
+    told: list[str] = []
+    changes = logs.Changes()
+
+    def flap(times: int) -> None:
+        for _ in range(times):
+            for change, event in ((changes.began, "away"), (changes.ended, "over")):
+                change("a", told.append, event)
+                changes.flush()
+                clock.now += 1
+
+    flap(5)
+    assert told == ["away", "over", "away", "over"]
+    clock.now += logs.SETTLED_SECONDS - 1
+    changes.flush()
+    assert told[4:] == ["over; it began 3 times"]
+    changes.began("a", told.append, "away")
+    changes.flush()
+    clock.now += logs.SETTLED_SECONDS
+    changes.flush()
+    assert told[5:] == ["away"]
+    changes.ended("a", told.append, "over")
+    flap(1)
+    changes.began("a", told.append, "away")
+    changes.flush(is_end=True)
+    assert told[6:] == ["away; it began 2 times"]
+
+
+def test_a_state_that_never_settles_is_told_each_minute(clock):
+    told: list[str] = []
+    changes = logs.Changes()
+    for _ in range(70):
+        for change, event in ((changes.began, "away"), (changes.ended, "over")):
+            change("a", told.append, event)
+            changes.flush()
+            clock.now += 1
+    assert len(told) == 3 * logs.CHANGES_AT_ONCE
+    assert "; it began 29 times" in told[logs.CHANGES_AT_ONCE]
+
+
+def test_a_state_that_is_over_for_a_minute_is_forgotten(clock):
+    changes = logs.Changes()
+    changes.began("a", lambda _: None, "away")
+    changes.flush()
+    changes.ended("a", lambda _: None, "over")
+    changes.flush()
+    assert changes._states
+    clock.now += logs.REPEATED_SECONDS
+    changes.flush()
+    assert not changes._states
+
+
+def test_lines_past_the_most_of_one_look_follow_with_the_next(clock):
+    told: list[str] = []
+    changes = logs.Changes()
+    for number in range(logs.LINES_MAX + 1):
+        changes.began(str(number), told.append, str(number))
+    changes.flush()
+    assert len(told) == logs.LINES_MAX
+    changes.flush()
+    assert told == [str(number) for number in range(logs.LINES_MAX + 1)]

@@ -1,5 +1,6 @@
 """What is wrong is told by its name at ``/v1/faults``, in the log and as an event, and is gone when it is over."""
 
+import json
 import os
 import signal
 
@@ -30,6 +31,11 @@ def is_over(stack: Stack, name: str, region: str | None = None) -> None:
 
 def events(stack: Stack, region: str) -> list[dict]:
     return ask(stack.port, "GET", f"/v1/regions/{region}/events").json()["events"]
+
+
+def full_lines(log: str) -> list[dict]:
+    """What a log says of a full hub."""
+    return [json.loads(line) for line in log.splitlines() if '"fault":"hub-redis-full"' in line]
 
 
 def consume(stack: Stack, region: str) -> None:
@@ -94,7 +100,7 @@ def test_a_bridge_that_gets_nothing_although_messages_are_ready_is_told(own_stac
 
 
 def test_what_is_refused_is_logged_once_a_cause_and_then_counted(own_stack, hub_redis):
-    """The gateway warns with its first 503; a hub without room is an error of its log."""
+    """The gateway warns with its first 503; a hub without room is an error of its log, each time that it comes."""
     with GatewayProcess(own_stack) as other:
         until(lambda: '"fault":"region-down"' in other.said(), "it to look")
         hub_redis.client.config_set("maxmemory", 1)
@@ -113,6 +119,13 @@ def test_what_is_refused_is_logged_once_a_cause_and_then_counted(own_stack, hub_
         finally:
             hub_redis.client.config_set("maxmemory", 0)
         until(lambda: '"event":"over: the hub' in other.said(), "its end")
+        hub_redis.client.config_set("maxmemory", 1)
+        try:
+            told = until(lambda: (found := full_lines(other.said()))[2:] and found[:3], "the line of the second time")
+        finally:
+            hub_redis.client.config_set("maxmemory", 0)
+        assert [one["level"] for one in told] == ["error", "info", "error"]
+        assert not [one for one in told if "it began" in one["event"]]
         other.process.send_signal(signal.SIGTERM)
         other.process.wait(30)
         (again,) = [line for line in other.said().splitlines() if '"part":"refused"' in line and "repeated" in line]

@@ -296,6 +296,10 @@ def test_the_oldest_letters_go_where_there_are_too_many_or_they_are_too_old(hub_
         assert dead.TTL_MS - 60_000 < hub_redis.client.pttl(key) <= dead.TTL_MS
     assert [one.id for one in kept.some(["5", "0", "2"])] == ["5", "2"]
     assert (kept.drop(["5", "0"]), kept.drop([]), kept.count()) == (1, 0, 2)
+    hub_redis.client.hset(names.refused("fra"), mapping={"result": 3, "version": 1, "at": 5})
+    kept.keep(DeadLetter(id="fra:result"))
+    assert kept.drop(["fra:result"]) == 1
+    assert hub_redis.client.hgetall(names.refused("fra")) == {b"version": b"1", b"at": b"5"}
     assert hub_redis.client.hlen(names.DEAD) == 2
     hub_redis.client.zincrby(names.DEAD_AT, -dead.TTL_MS - 1, "2")
     kept.keep(DeadLetter(id="6"))

@@ -7,6 +7,8 @@ import pytest
 from msgspec import structs
 
 from regions.settings import ROOT
+from scripts.stack.prometheus import ALERTS
+from tests.stack.rare_faults import ALL, NOT_BY_HAND
 from web.hub.faults import (
     AHEAD_MS,
     KINDS,
@@ -116,6 +118,7 @@ def test_what_is_wrong_with_workers_of_several_hosts_is_added():
         ({"barred": "it fills the hub"}, ["region-barred"]),
         ({"refused": {"b": 2, "a": 1}, "refused_ms": NOW - REFUSED_SHOWN_MS}, ["region-entries-refused"]),
         ({"refused": {"b": 2, "a": 1}, "refused_ms": NOW - REFUSED_SHOWN_MS - 1}, []),
+        ({"refused": {}, "refused_ms": NOW}, []),  # an operator has dropped the examples
     ],
 )
 def test_what_the_hub_refuses_of_a_region_is_told_for_a_time(told, names):
@@ -213,3 +216,10 @@ def test_what_wakes_somebody_names_a_command():
     assert [
         name for name, kind in KINDS.items() if kind.severity == "page" and not re.search(commands, kind.mend)
     ] == []
+
+
+def test_each_fault_of_the_table_is_done_by_hand_or_can_not_be():
+    """``python -m tests.stack.stopwatch`` does them to a real stack."""
+    done = {case.alert for case in ALL if case.is_told}
+    assert done - {one.name for one in ALERTS} | set(NOT_BY_HAND) == set(KINDS)
+    assert not done & set(NOT_BY_HAND)

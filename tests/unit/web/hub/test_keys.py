@@ -112,6 +112,8 @@ def test_a_key_that_expires_soon_is_told_unless_a_later_one_has_its_name():
         return [one.part for one in found]
 
     assert 3 * day == SOON_MS
+    for left_ms, found in ((20_000, []), (9_000, ["key hour"])):
+        assert told(key(id="hour", created_ms=now_ms - 30_000 + left_ms, expires_ms=now_ms + left_ms)) == found
     assert told(later, key(id="ever"), key(id="over", name="old", expires_ms=now_ms - 1)) == []
     assert told(soon) == told(soon, key(id="over", expires_ms=now_ms - 1)) == ["key soon"]
     assert told(soon, key(id="sooner", expires_ms=now_ms + day)) == ["key soon"]

@@ -33,6 +33,7 @@ STANDBY = f"""title = "With a standby that lacks its secret"
 url = "https://bench.example/alerts/standby"
 region = "{REGION}"
 standby = ["nyc"]
+[request]
 auth = {{bearer = "{{secret.ALERTS_TOKEN}}"}}
 [rows]
 css = "p"

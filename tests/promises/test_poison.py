@@ -26,7 +26,7 @@ def test_one_job_that_kills_its_processes_ends_as_poison_and_alone(pool, region_
     wanted = [{"seconds": SECONDS, "mark": str(marks)} for _ in range(TASKS)]
     wanted[POISON]["kill"] = True
     ids = enqueue(client, [task(deadline_seconds=120.0, **params) for params in wanted])
-    until(lambda: len(set(results(hub))) == TASKS, "all results", 60)
+    until(lambda: len(set(results(hub))) == TASKS, "all results", 150)
     found = {id_: json.loads(contract.splice(hub.get(names.result(REGION, id_)))) for id_ in ids}
     poison = found.pop(ids[POISON])
     assert (poison["status"], poison["error"]["type"], poison["attempts"]) == ("failed", "poison", 3)

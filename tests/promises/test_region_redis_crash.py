@@ -4,6 +4,7 @@
 after the loss of a machine: without what was enqueued and not acked, without claims, without ends and the outbox.
 """
 
+import os
 import signal
 from collections import Counter
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from regions import connect, names
 from scripts.stack.wan_links import Rule
 from tests.promises.driving import Ledger, losing
-from tests.waiting import until
+from tests.waiting import freeze, until
 
 TASKS = 40
 
@@ -52,10 +53,11 @@ def known(stack, client, region: str) -> tuple[Path, int]:
 
 def lose(stack, client, region: str, file: Path, size: int) -> None:
     """Its Redis dies as with its machine, and comes back with so much of its file."""
-    stack.signal(f"redis-{region}", signal.SIGSTOP)
+    group = stack.pid(f"redis-{region}")
+    freeze(group)  # it writes no more
     with file.open("r+b") as opened:
         opened.truncate(size)
-    stack.signal(f"redis-{region}", signal.SIGKILL)
+    os.killpg(group, signal.SIGKILL)
     until(lambda: _answers(client), "its Redis to be back")
 
 
@@ -92,7 +94,7 @@ def test_claims_that_a_crash_loses_are_made_again_and_each_task_ends_once(stack,
     ledger = Ledger(stack)
     jobs, file, size = enqueued(stack, client, ledger, region, seconds=2.0)
     client.delete(names.RQ_SUSPENDED)
-    until(lambda: sum(stack.executions(region).values()) == TASKS, "all of them to run")
+    until(lambda: client.llen(names.rq_queue(region)) == 0, "all of them to be claimed")
     lose(stack, client, region, file, size)
     assert client.llen(names.rq_queue(region)) == TASKS, "the claims are not lost"
     client.delete(names.RQ_SUSPENDED)

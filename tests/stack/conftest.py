@@ -14,6 +14,7 @@ from regions.settings import ROOT
 from scripts.stack.ports import free_block
 from scripts.stack.services import Guard
 from tests import forked
+from tests.waiting import until
 from tests.wire import ask
 
 UP, NEARFETCH = ROOT / "scripts" / "up", ROOT / "scripts" / "nearfetch"
@@ -43,10 +44,12 @@ class Stack:
             self.up("--stop")
         assert self.processes() == []
 
-    def nearfetch(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def nearfetch(
+        self, *words: str, check: bool = True, program: Sequence[str] = ("-m", "scripts.cli")
+    ) -> subprocess.CompletedProcess[str]:
         """Runs the command line against this stack, as ``scripts/nearfetch`` does; starting that takes half a second of CPU."""
         environment = {**self.environment, "NEARFETCH_DATA": str(self.data), "PYTHONPATH": str(ROOT)}
-        command = ["-m", "scripts.cli", *words]
+        command = [*program, *words]
         done = forked.run(command, imported=forked.COMMAND, env=environment, text=True, timeout=SECONDS)
         return checked(command, done) if check else done
 
@@ -55,8 +58,8 @@ class Stack:
         return run(NEARFETCH, *words, environment={**self.environment, "NEARFETCH_DATA": str(self.data)}, check=True)
 
     def get(self, path: str) -> object:
-        """A JSON answer of the gateway."""
-        reply = ask(self.port, "GET", path)
+        """A JSON answer of the gateway. A hub that is busy for half a second counts as away: then it is asked again."""
+        reply = until(lambda: (found := ask(self.port, "GET", path)).status != 503 and found, f"an answer of {path}")
         assert reply.status == 200, reply
         return reply.json()
 

@@ -32,7 +32,7 @@ def test_a_chaos_that_is_killed_leaves_no_process_and_no_file():
         folder = next(found[1] for line in process.stdout if (found := re.match(r"stack: (\S+)", line)))
         until(lambda: any("redis-server" in one for one in processes_of(folder)), "its first servers")
         process.send_signal(signal.SIGKILL)
-    until(lambda: not Path(folder).exists(), "its folder to go", 60.0)
+    until(lambda: not Path(folder).exists(), "its folder to go", 150.0)
     until(lambda: processes_of(folder) == [], "its processes to end")
 
 

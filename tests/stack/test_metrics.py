@@ -1,5 +1,7 @@
 """Debian's Prometheus on a whole stack: every target is up, every series is known, what was done is counted, alerts fire and clear."""
 
+import contextlib
+import os
 import signal
 from collections.abc import Iterator
 
@@ -11,6 +13,7 @@ from tests.stack.test_outages import hanging
 from tests.waiting import until
 
 SECONDS = 120.0
+HOPS = ("accept", "publish", "bridge", "claim", "fetch", "parse", "ship", "settle")
 SOURCES = ["ecb.rates", "quakes.day", "hn.front", "slow.example"]
 # Metrics that a stack that is well need not show.
 QUIET = {
@@ -32,23 +35,24 @@ def test_every_part_is_scraped_and_what_was_done_is_counted(stack, prometheus):
     until(lambda: is_up(stack), "the stack to be well", SECONDS)
     jobs = [job for job, _ in prometheus.health()]
     assert sorted(jobs) == ["nearfetch-bridge"] * 3 + ["nearfetch-gateway"] + ["nearfetch-workers"] * 3
-    before = {source: succeeded(prometheus, source) for source in SOURCES}
-    hops = {
-        hop: observed(prometheus, hop)
-        for hop in ("accept", "publish", "bridge", "claim", "fetch", "parse", "ship", "settle")
-    }
+    sources, hops = until(lambda: steady(prometheus), "what tests before have done to be counted", SECONDS)
     ledger = Ledger(stack)
     for _ in range(3):
         ledger.collect(ledger.post(SOURCES))
     ledger.check()
     for source in SOURCES:
         until(
-            lambda source=source: succeeded(prometheus, source) - before[source] == 3, f"3 results of {source}", SECONDS
+            lambda source=source: succeeded(prometheus, source) - sources[source] == 3,
+            f"3 results of {source}",
+            SECONDS,
         )
+    tries = len(ledger.refusals)  # which a busy machine makes; what they published is cancelled
     for hop, count in hops.items():
         wanted = 3 if hop == "accept" else 12
         until(
-            lambda hop=hop, count=count, wanted=wanted: observed(prometheus, hop) - count == wanted,
+            lambda hop=hop, count=count, wanted=wanted: (
+                wanted <= observed(prometheus, hop) - count <= wanted + tries * len(SOURCES)
+            ),
             f"{wanted} times of {hop}",
             SECONDS,
         )
@@ -60,23 +64,23 @@ def test_every_metric_is_there_and_the_dashboard_s_panels_have_something_to_show
     from tests.unit.scripts.stack.test_prometheus import DASHBOARD
 
     stack.nearfetch("fetch", "ecb.rates")
-    names = set(prometheus.get("label/__name__/values"))
-    missing = {
-        name for name, one in METRICS.items() if (f"{name}_count" if one.kind == "histogram" else name) not in names
-    }
-    assert missing <= QUIET
-    empty = []
-    for panel in DASHBOARD["panels"]:
-        for target in panel.get("targets", ()):
-            expression = target["expr"].replace("$__rate_interval", "5m").replace("$region", ".*")
-            if not prometheus.query(expression):
-                empty.append(target["expr"])
-    # Of what is only there while something is wrong.
-    assert [
-        one
-        for one in empty
-        if not any(word in one for word in ("fault", 'status!="succeeded"', "[45]..", "deaths", 'health!="ok"'))
-    ] == []
+
+    def missing() -> set[str]:
+        names = set(prometheus.get("label/__name__/values"))
+        series = {name: f"{name}_count" if one.kind == "histogram" else name for name, one in METRICS.items()}
+        return {name for name, one in series.items() if one not in names} - QUIET
+
+    def empty() -> list[str]:
+        """Panels without anything, but for what is only there while something is wrong."""
+        found = [target["expr"] for panel in DASHBOARD["panels"] for target in panel.get("targets", ())]
+        wrong = ("fault", 'status!="succeeded"', "[45]..", "deaths", 'health!="ok"')
+        usual = [one for one in found if not any(word in one for word in wrong)]
+        shown = {one: one.replace("$__rate_interval", "5m").replace("$region", ".*") for one in usual}
+        return [one for one, expression in shown.items() if not prometheus.query(expression)]
+
+    # Once each target was scraped twice, and a page of each kind was fetched.
+    until(lambda: not missing(), "all metrics", SECONDS)
+    until(lambda: not empty(), "something in each panel", SECONDS)
 
 
 def test_a_bridge_that_hangs_fires_its_alert_which_is_over_when_it_goes_on(stack, prometheus):
@@ -92,29 +96,43 @@ def test_a_worker_that_is_killed_loses_no_count(stack, prometheus, inside):
     """Its pool goes on with what it counted; the process that replaces it adds to that."""
     ledger = Ledger(stack)
     ledger.collect(ledger.post(["ecb.rates"]))
-    until(lambda: succeeded(prometheus, "ecb.rates") is not None, "the result to be counted", SECONDS)
     attempts = 'sum(nearfetch_attempts_total{region="fra"})'
-    before, starts = prometheus.value(attempts), prometheus.value('sum(nearfetch_worker_starts_total{region="fra"})')
-    import os
-
+    began = 'sum(nearfetch_worker_starts_total{region="fra"})'
+    died = 'sum(nearfetch_worker_deaths_total{region="fra",how="crashed"})'
+    before, starts = counted(prometheus, attempts), counted(prometheus, began)
     for pid in inside.executions("fra"):
-        os.kill(pid, signal.SIGKILL)
-    until(
-        lambda: (prometheus.value('sum(nearfetch_worker_starts_total{region="fra"})') or 0) > starts,
-        "new processes",
-        SECONDS,
-    )
-    assert prometheus.value(attempts) >= before
+        with contextlib.suppress(ProcessLookupError):  # Redis knows one that died for a while
+            os.kill(pid, signal.SIGKILL)
+    until(lambda: counted(prometheus, began) > starts, "new processes", SECONDS)
+    assert counted(prometheus, attempts) >= before
     ledger.collect(ledger.post(["ecb.rates"]))
-    until(lambda: prometheus.value(attempts) > before, "its attempt to be counted", SECONDS)
-    assert prometheus.value('sum(nearfetch_worker_deaths_total{region="fra",how="crashed"})') >= 1
+    until(lambda: counted(prometheus, attempts) > before, "its attempt to be counted", SECONDS)
+    until(lambda: counted(prometheus, died) >= 1, "its death to be counted", SECONDS)
     until(lambda: is_up(stack), "the stack to be well", SECONDS)
     ledger.check()
 
 
-def succeeded(prometheus: Prometheus, source: str) -> float:
-    return prometheus.value(f'sum(nearfetch_results_total{{source="{source}",status="succeeded"}})') or 0.0
+def counted(prometheus: Prometheus, expression: str) -> float:
+    """The value of an expression; there is none while a busy target was not scraped in time."""
+    return float(until(lambda: prometheus.query(expression), expression, SECONDS)[0]["value"][1])
 
 
-def observed(prometheus: Prometheus, hop: str) -> float:
-    return prometheus.value(f'sum(nearfetch_hop_seconds_count{{hop="{hop}"}})') or 0.0
+def steady(prometheus: Prometheus) -> tuple[dict[str, float], dict[str, float]] | None:
+    """The results of each source and the times of each hop, if no more came within the last seconds."""
+    now, before = (
+        (
+            {source: succeeded(prometheus, source, since) for source in SOURCES},
+            {hop: observed(prometheus, hop, since) for hop in HOPS},
+        )
+        for since in ("", " offset 3s")
+    )
+    return now if now == before else None
+
+
+def succeeded(prometheus: Prometheus, source: str, since: str = "") -> float:
+    series = f'nearfetch_results_total{{source="{source}",status="succeeded"}}{since}'
+    return prometheus.value(f"sum({series})") or 0.0
+
+
+def observed(prometheus: Prometheus, hop: str, since: str = "") -> float:
+    return prometheus.value(f'sum(nearfetch_hop_seconds_count{{hop="{hop}"}}{since})') or 0.0

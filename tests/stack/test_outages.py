@@ -13,7 +13,7 @@ from tests.stack.driving import Ledger, is_up_by_status
 from tests.waiting import freeze, until
 from tests.wire import ask
 
-SECONDS = 60.0  # a broker that hangs is noticed by its missed heartbeats
+SECONDS = 150.0  # a broker that hangs is noticed by its missed heartbeats
 
 
 @contextlib.contextmanager
@@ -79,7 +79,7 @@ def named_at_regions(stack, region: str | None) -> list[str]:
     answer = ask(stack.port, "GET", "/v1/regions").json()
     if region is None:
         return answer["faults"]
-    return next(one["faults"] for one in answer["regions"] if one["name"] == region)
+    return next((one["faults"] for one in answer.get("regions", ()) if one["name"] == region), [])
 
 
 def test_a_hub_that_hangs_is_named_and_the_catalogue_is_still_there(stack):
@@ -97,6 +97,12 @@ def test_a_hub_that_hangs_is_named_and_the_catalogue_is_still_there(stack):
         assert (told["regions"], bool(told["regions_fault"]), bool(told["sources"])) == ([], True, True)
 
 
+def of_region(stack, region: str) -> tuple[str, list[str]]:
+    """A region's status, and the faults that are its own."""
+    view = stack.get(f"/v1/regions/{region}")
+    return view["status"], [name for name in view["faults"] if name.startswith("region-")]
+
+
 def test_a_broker_that_hangs_is_named_by_the_gateway_and_by_every_region(stack):
     with hanging(stack, "rabbitmq"):
         assert ask(stack.port, "POST", "/v1/requests", body={"sources": ["ecb.rates"]}).status == 503
@@ -104,9 +110,8 @@ def test_a_broker_that_hangs_is_named_by_the_gateway_and_by_every_region(stack):
         assert "the broker" in problem["detail"]
         is_told(stack, "rabbitmq-away")
         for region in ("fra", "nyc", "sin"):
-            view = region_says(stack, region, "RabbitMQ is away")
-            of_region = [name for name in view["faults"] if name.startswith("region-")]
-            assert (view["status"], of_region) == ("degraded", ["region-rabbitmq-away"])
+            region_says(stack, region, "RabbitMQ is away")
+            until(lambda one=region: of_region(stack, one) == ("degraded", ["region-rabbitmq-away"]), region, SECONDS)
         assert not [one for one in stack.get("/v1/faults")["faults"] if one["name"] == "region-rabbitmq-away"]
         text = status_says(stack, "RabbitMQ is away")
         assert "the broker" in text
@@ -129,11 +134,11 @@ def test_a_broker_without_room_on_its_disk_is_named_and_what_it_has_goes_on(stac
 
         problem = until(refused, "a post to be refused", SECONDS)
         assert "takes no messages: low on disk" in problem["detail"]
-        assert "low on disk" in said(stack, "/readyz", 503)()["detail"]
+        until(lambda: "low on disk" in (said(stack, "/readyz", 503)() or {}).get("detail", ""), "/readyz", SECONDS)
         is_told(stack, "rabbitmq-blocked")
         assert "low on disk" in status_says(stack, "not ready")
         ledger.collect(before)  # bridges consume all the same
-        assert ask(stack.port, "GET", "/v1/regions/fra").json()["status"] == "up"
+        until(lambda: of_region(stack, "fra")[0] == "up", "fra to be up", SECONDS)
     finally:
         broker.evaluate('rabbit_disk_monitor:set_disk_free_limit("50MB").')
     until(said(stack, "/readyz", 200), "the alarm to end", SECONDS)
@@ -151,10 +156,10 @@ def test_a_regions_redis_that_hangs_is_named_and_nobody_calls_its_workers_dead(s
         assert view["status"] == "degraded"
         is_told(stack, "region-redis-away")
         waits = region_says(stack, "fra", "its workers wait: its Redis is away")
-        assert waits["workers"][0]["processes"] == 2
+        assert waits["workers"][0]["processes"] >= 2
         assert not any("no worker" in reason for reason in waits["reasons"])
-        assert ask(stack.port, "GET", "/readyz").status == 200
-        assert ask(stack.port, "GET", "/v1/regions/nyc").json()["status"] == "up"
+        until(said(stack, "/readyz", 200), "the gateway to be ready", SECONDS)
+        until(lambda: of_region(stack, "nyc")[0] == "up", "nyc to be up", SECONDS)
         text = status_says(stack, "its Redis is away")
         assert re.search(r"^  fra .*degraded", text, re.MULTILINE)
         ledger.collect(ledger.post(["quakes.day"]))
@@ -171,7 +176,7 @@ def test_a_history_that_hangs_is_named_before_anybody_asks_it_and_requests_go_on
             "it to be named",
             SECONDS,
         )
-        assert ask(stack.port, "GET", "/readyz").status == 200
+        until(said(stack, "/readyz", 200), "the gateway to be ready", SECONDS)
         is_told(stack, "history-away")
         assert "history: the history does not answer" in status_says(stack, "history:")
         assert ask(stack.port, "GET", "/v1/requests").status == 503
@@ -181,4 +186,5 @@ def test_a_history_that_hangs_is_named_before_anybody_asks_it_and_requests_go_on
     until(
         lambda: request in [one["id"] for one in ask(stack.port, "GET", "/v1/requests").json().get("requests", ())],
         "its archive",
+        SECONDS,
     )

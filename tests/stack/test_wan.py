@@ -13,7 +13,7 @@ import pytest
 from regions import connect, names
 from scripts.stack import distance
 from scripts.stack.wan_links import Control, Way
-from tests.stack.driving import Inside, is_up
+from tests.stack.driving import Inside, is_up, is_up_by_status
 from tests.waiting import until
 from tests.wire import ask
 
@@ -105,9 +105,9 @@ def test_a_far_region_works_as_a_near_one_and_its_links_count_what_crosses(ocean
     after = ocean.counts()
     assert after["rabbitmq"].back > before["rabbitmq"].back
     assert after["redis"].there - before["redis"].there >= result["bytes"]["wire"]
-    assert ocean.stack.nearfetch("status").returncode == 0
+    until(lambda: is_up_by_status(ocean.stack), "nearfetch status to say that all is well", 150.0)
     assert ocean.stack.nearfetch("where", result["task"]).returncode == 0
-    assert ocean.stack.nearfetch("fetch", "ecb.rates").returncode == 0
+    until(lambda: ocean.stack.nearfetch("fetch", "ecb.rates", check=False).returncode == 0, "an answer", 150.0)
 
 
 @pytest.mark.parametrize("new", ["", "workers-fra", "bridge-fra", "gateway"])
@@ -116,15 +116,15 @@ def test_a_synchronous_request_takes_one_round_trip_also_a_new_parts_first(ocean
     if new:
         before = ocean.stack.pids()[new]
         os.kill(before, signal.SIGKILL)
-        until(lambda: ocean.stack.pids()[new] != before, f"{new} to be started again", 60.0)
-    until(ocean.is_ready, "everything to be ready", 90.0)
+        until(lambda: ocean.stack.pids()[new] != before, f"{new} to be started again", 150.0)
+    until(ocean.is_ready, "everything to be ready", 150.0)
     take_two_calls(ocean)
 
 
 def test_a_request_after_idle_connections_were_closed_takes_one_round_trip(ocean):
-    until(ocean.is_ready, "everything to be ready", 90.0)
+    until(ocean.is_ready, "everything to be ready", 150.0)
     ocean.forget_connections()
-    until(ocean.is_ready, "everything to be connected again", 90.0)
+    until(ocean.is_ready, "everything to be connected again", 150.0)
     take_two_calls(ocean)
 
 

@@ -22,7 +22,7 @@ def test_webhooks_are_called_by_a_process_of_up(stack):
         found = stack.get(f"/v1/requests/{request}")["webhook"]
         return found if found["attempts"] else None
 
-    found = until(tried, "an attempt", 60)
+    found = until(tried, "an attempt", 150)
     assert (found["url"], found["state"], found["status"]) == ("https://shop.example/hook?…", "due", None)
     assert "the proxy of egress webhooks" in found["error"]
     assert stack.pids()["webhooks"] != before

@@ -9,9 +9,7 @@ from tests.wire import ask
 
 
 def whereabouts(stack, task: str) -> dict:
-    reply = ask(stack.port, "GET", f"/v1/tasks/{task}")
-    assert reply.status == 200, reply
-    return reply.json()
+    return stack.get(f"/v1/tasks/{task}")
 
 
 def after(stack, task: str, hop: str) -> dict:
@@ -39,7 +37,7 @@ def test_a_task_that_went_well_shows_every_hop(stack):
     assert (places["confirmed"], places["bridged"]) == ("rabbitmq q.fra", "fra")
     assert places["claimed"].startswith("fra.worker.")
     assert (found["id"], found["request"], found["status"], found["error"]) == (task, request, "succeeded", None)
-    assert ask(stack.port, "GET", f"/v1/requests/{request}/tasks/{task}").json() == found
+    assert stack.get(f"/v1/requests/{request}/tasks/{task}") == found
     shown = stack.nearfetch("where", task, "--url", stack.url).stdout
     assert "rabbitmq q.fra" in shown
     assert "31 records" in shown
@@ -82,7 +80,8 @@ def test_a_cancelled_task_says_so(stack, inside):
     ledger = Ledger(stack)
     request = ledger.post(["slow.example"])
     (task,) = ledger.promised[request]
-    ask(stack.port, "DELETE", f"/v1/requests/{request}")
+    path = f"/v1/requests/{request}"
+    until(lambda: ask(stack.port, "DELETE", path).json()["status"] == "cancelled", "the cancel")
     found = whereabouts(stack, task)
     assert (found["status"], found["error"]["type"]) == ("cancelled", "cancelled")
     assert hops(found)[-1] == "settled"

@@ -28,7 +28,7 @@ from scripts.stack.startup import Ending, NotReady, Startup
 from scripts.stack.supervision import GONE, Supervisor
 from scripts.terminal import Progress
 
-LEAVE_SECONDS: Final = 15.0  # until the gateway has let go of a region that nothing needs; it looks once a second
+LEAVE_SECONDS: Final = 60.0  # until the gateway has let go of a region that nothing needs; it looks once a second
 POLL_SECONDS: Final = 0.1
 IN_THE_WAY: Final = (NoGateway, NotAnswered, NotReady, Failed, redis.exceptions.RedisError, OSError, *GONE)
 

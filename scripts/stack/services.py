@@ -405,7 +405,7 @@ class Running:
         """Sends SIGKILL to the whole group. RabbitMQ's wrapper would otherwise leave its beam process behind."""
         if self.process is not None:
             self.signal(9)
-            self.process.wait(15)
+            self.process.wait(60)
         self.let_go()
 
     def let_go(self) -> None:

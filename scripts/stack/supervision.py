@@ -30,6 +30,7 @@ from scripts.stack.parts import STAGES, Part
 START_SECONDS: Final = 3  # a part that ends sooner is retried after a wait, one second longer each time
 LEFTOVER_SECONDS: Final = 5.0  # the parts have lost their supervisor and write to closed pipes, so they get less time
 CALL_SECONDS: Final = 10.0  # for an answer of supervisord
+BEGIN_SECONDS: Final = 90.0  # until supervisord answers, on a machine that may have much else to do
 STOP_LOOK_SECONDS: Final = 0.05
 # supervisord's states (its documentation, "Process States"). A part that is EXITED is started again.
 STOPPABLE: Final = ("STARTING", "RUNNING", "BACKOFF")
@@ -100,7 +101,7 @@ class Supervisor:
                 stderr=opened,
                 start_new_session=True,
             )
-        deadline = time.monotonic() + 20.0
+        deadline = time.monotonic() + BEGIN_SECONDS
         while self.states() is None:
             if process.poll() is not None or time.monotonic() > deadline:
                 raise NotStarted("supervisord")

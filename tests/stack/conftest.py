@@ -1,5 +1,6 @@
 """A whole stack, started by ``scripts/up --detach`` as a user does it; gone when the tests are, however they end."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -42,7 +43,7 @@ class Stack:
         """Stops it where it runs; nothing of it is left."""
         if self.processes():
             self.up("--stop")
-        assert self.processes() == []
+        until(lambda: self.processes() == [], "its processes to end")
 
     def nearfetch(
         self, *words: str, check: bool = True, program: Sequence[str] = ("-m", "scripts.cli")
@@ -52,6 +53,18 @@ class Stack:
         command = [*program, *words]
         done = forked.run(command, imported=forked.COMMAND, env=environment, text=True, timeout=SECONDS)
         return checked(command, done) if check else done
+
+    def succeeds(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """The same, until it ends with 0, as its user would: a busy machine refuses a request now and then."""
+        seen: list[subprocess.CompletedProcess[str]] = []
+
+        def is_well() -> bool:
+            seen.append(self.nearfetch(*words, check=False))
+            return seen[-1].returncode == 0
+
+        with contextlib.suppress(AssertionError):
+            until(is_well, " ".join(words))
+        return checked(words, seen[-1])
 
     def script(self, *words: str) -> subprocess.CompletedProcess[str]:
         """The same by the script itself."""

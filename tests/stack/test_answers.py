@@ -64,8 +64,8 @@ def test_an_event_stream_brings_each_result_once_and_resumes_where_it_broke(stac
 
 
 def test_a_synchronous_request_answers_with_its_records(stack):
-    reply = ask(stack.port, "POST", "/v1/requests", {"Prefer": "wait=10"}, {"sources": ["ecb.rates"]})
-    assert (reply.status, reply.headers["preference-applied"]) == (200, "wait=10")
+    reply = posted(stack, {"Prefer": "wait=50"}, "ecb.rates")
+    assert (reply.status, reply.headers["preference-applied"]) == (200, "wait=50")
     answer = reply.json()
     assert answer["done"] is True
     assert answer["results"][0]["count"] == len(answer["results"][0]["records"]) > 20
@@ -73,21 +73,26 @@ def test_a_synchronous_request_answers_with_its_records(stack):
 
 def test_a_clients_trace_stands_in_the_log_of_every_part_that_had_the_task(stack):
     trace = "5bf92f3577b34da6a3ce929d0e0e4736"
-    head = {"Prefer": "wait=20", "traceparent": f"00-{trace}-00f067aa0ba902b7-01"}
-    result = ask(stack.port, "POST", "/v1/requests", head, {"sources": ["quakes.day"]}).json()["results"][0]
+    head = {"Prefer": "wait=50", "traceparent": f"00-{trace}-00f067aa0ba902b7-01"}
+    result = posted(stack, head, "quakes.day").json()["results"][0]
     assert result["traceparent"] == head["traceparent"]
     for part in ("gateway", "bridge-nyc", "workers-nyc"):
         lines = until(
-            lambda part=part: [line for line in stack.log(part).splitlines() if trace in line], f"{part} to log it"
+            lambda part=part: [
+                line for line in stack.log(part).splitlines() if trace in line and result["task"] in line
+            ],
+            f"{part} to log it",
         )
-        assert [json.loads(line)["task"] for line in lines] == [result["task"]]
+        # A busy machine may have refused a post with it before.
+        told = [task for line in lines if (task := json.loads(line).get("task"))]
+        assert told.count(result["task"]) == 1, told
 
 
 def test_a_source_slower_than_the_wait_is_a_202_and_comes_later(stack):
-    reply = ask(stack.port, "POST", "/v1/requests", {"Prefer": "wait=1"}, {"sources": ["slow.example"]})
+    reply = posted(stack, {"Prefer": "wait=1"}, "slow.example")
     assert reply.status == 202
     assert "preference-applied" not in reply.headers
-    later = ask(stack.port, "GET", f"{reply.headers['location']}?wait=30")
+    later = ask(stack.port, "GET", f"{reply.headers['location']}?wait=50")
     assert (later.status, later.json()["status"]) == (200, "succeeded")
     assert later.json()["id"] == reply.json()["id"]
 
@@ -95,7 +100,7 @@ def test_a_source_slower_than_the_wait_is_a_202_and_comes_later(stack):
 def test_an_answer_that_may_be_a_little_old_is_not_fetched_again(stack, inside):
     """The same records, also by the command line; where it was says whose result it is."""
     query = "/v1/sources/books.list/records?category=travel_2"
-    first = ask(stack.port, "GET", query).json()
+    first = stack.get(query)
     pages = "/books.toscrape.com/catalogue/category/books/travel_2/index.html"
     fetches = inside.fetches(pages)
     assert fetches > 0
@@ -132,6 +137,14 @@ def test_what_200_clients_ask_at_once_is_fetched_once(stack, inside):
     assert f"its answer is that of {asked}, which asked the same" in [hop.get("note") for hop in hops]
 
 
+def posted(stack, headers: dict[str, str], source: str):
+    """The answer to a post of one source, once it was not refused: a busy broker confirms too late now and then."""
+    body = {"sources": [source]}
+    return until(
+        lambda: (found := ask(stack.port, "POST", "/v1/requests", headers, body)).status != 503 and found, source
+    )
+
+
 def asked_at_once(stack) -> list[dict]:
     """The results of clients that ask when all of them are there."""
     ready = threading.Barrier(CLIENTS)
@@ -148,7 +161,8 @@ def asked_at_once(stack) -> list[dict]:
 
 def test_a_source_that_fails_says_whose_fault_it_is(stack, inside):
     inside.behave(prefix="/www.ecb.europa.eu/", status=503)
-    reply = ask(stack.port, "GET", "/v1/sources/ecb.rates/records")
+    path = "/v1/sources/ecb.rates/records"
+    reply = until(lambda: (found := ask(stack.port, "GET", path)).status != 503 and found, "an answer")
     assert reply.status == 502
     error = reply.json()["result"]["error"]
     assert (error["type"], error["origin"], error["http_status"]) == ("http_status", "target", 503)

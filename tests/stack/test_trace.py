@@ -10,7 +10,7 @@ SEEN = [*KEPT[:5], "enqueued", *KEPT[5:10], "shipped", *KEPT[10:]]
 
 @pytest.mark.parametrize(("words", "hops"), [([], KEPT), (["--monitor"], SEEN)])
 def test_every_hop_of_calls_is_shown_in_order(stack, words, hops):
-    done = stack.nearfetch("trace", "ecb.rates", "--calls", "4", "--json", "--data", str(stack.data), *words)
+    done = stack.succeeds("trace", "ecb.rates", "--calls", "4", "--json", "--data", str(stack.data), *words)
     found = json.loads(done.stdout)
     assert [hop["hop"] for hop in found["hops"]] == hops
     assert (found["source"], found["region"], found["calls"], found["failed"], found["averaged"]) == (
@@ -25,7 +25,7 @@ def test_every_hop_of_calls_is_shown_in_order(stack, words, hops):
 
 
 def test_a_call_is_drawn_and_a_failed_one_said(stack, inside):
-    done = stack.nearfetch("trace", "books.list", "category=poetry_23", "--data", str(stack.data))
+    done = stack.succeeds("trace", "books.list", "category=poetry_23", "--data", str(stack.data))
     assert done.stdout.startswith("books.list  fra  ")
     assert "  settled    hub" in done.stdout
     assert done.stdout.rstrip().endswith("--monitor microseconds and more hops.")

@@ -60,10 +60,10 @@ def test_with_keys_it_makes_one_and_prints_it_and_commands_find_it(with_keys):
         ask(stack.port, "GET", records, {"Authorization": f"Bearer {key[:-1]}{'a' if key[-1] != 'a' else 'b'}"}).status
         == 401
     )
-    assert ask(stack.port, "GET", records, {"Authorization": f"Bearer {key}"}).status == 200
+    until(lambda: ask(stack.port, "GET", records, {"Authorization": f"Bearer {key}"}).status == 200, "an answer")
     assert (stack.data / "key").stat().st_mode & 0o77 == 0
-    assert stack.nearfetch("status").returncode == 0
-    fetched = stack.nearfetch("fetch", "ecb.rates", "--json").stdout
+    assert stack.succeeds("status").returncode == 0
+    fetched = stack.succeeds("fetch", "ecb.rates", "--json").stdout
     assert stack.nearfetch("where", json.loads(fetched)["task"]).returncode == 0
     assert key.split("_")[1] in stack.nearfetch("key", "list").stdout
 
@@ -113,7 +113,7 @@ def test_the_next_start_keeps_its_data_and_an_up_that_is_killed_takes_its_stack_
     shown.read_until(r"^Ctrl-C stops everything\.$")
     assert json.loads((stack.data / "kept.json").read_text()) == kept
     assert any(stack.url in line for line in shown.lines)
-    assert stack.nearfetch("fetch", "ecb.rates").returncode == 0
+    assert stack.succeeds("fetch", "ecb.rates").returncode == 0
     shown.end(signal.SIGKILL)
     until(lambda: stack.processes() == [], "every process to end", 150.0)
 
@@ -124,7 +124,10 @@ def test_a_part_that_does_not_start_is_named_with_its_log_and_nothing_is_left(ot
     in_the_way.write_text("no folder")
     done = other.up("--detach", "--port", str(other.port), check=False)
     assert done.returncode == 1
-    assert "redis-fra does not start: it ended within 3 s of its start, 3 times." in done.stderr
+    # As it is while it waits for its next try; a busy machine may look while that begins, or miss one.
+    assert re.search(
+        r"redis-fra does not start: it ended (within 3 s of its start|with code \d+), [3-5] times\.", done.stderr
+    )
     assert "appendonly" in done.stderr
     assert f"The whole log: {other.data}/log/redis-fra.log" in done.stderr
     assert other.processes() == []

@@ -172,17 +172,20 @@ def _cached(of: str, fields: dict[bytes, bytes], result: contract.Result | None)
 def _between(created_ms: int, trail: Trail, settled_ms: int | None) -> Trail:
     """A trail with its times moved to where they must have been: between the request's arrival and the task's end.
 
-    A region measures the hub's clock. On a busy machine it is wrong by some ms, and its hops would be shown in another order.
+    Its attempts come one after the other. A region measures the hub's clock, and each of its processes for itself. On a busy
+    machine they are wrong by some ms, and the hops would be shown in another order.
     """
 
     def put(at_ms: int) -> int:
         at_ms = max(created_ms, at_ms)
         return at_ms if settled_ms is None else min(settled_ms, at_ms)
 
-    attempts = [
-        msgspec.structs.replace(one, started_ms=put(one.started_ms), ended_ms=one.ended_ms and put(one.ended_ms))
-        for one in trail.attempts
-    ]
+    attempts, last_ms = [], created_ms
+    for one in trail.attempts:
+        started_ms = max(last_ms, put(one.started_ms))
+        ended_ms = one.ended_ms and max(started_ms, put(one.ended_ms))
+        attempts.append(msgspec.structs.replace(one, started_ms=started_ms, ended_ms=ended_ms))
+        last_ms = ended_ms or started_ms
     return Trail(trail.bridged_ms and put(trail.bridged_ms), attempts, trail.run)
 
 

@@ -49,6 +49,21 @@ def test_hops_of_a_region_lie_between_those_of_the_hub(tmp_path, hub_redis, wron
     ]
 
 
+def test_attempts_of_processes_that_know_the_hub_s_clock_differently_come_one_after_the_other(tmp_path, hub_redis):
+    ledger = Ledger(hub_redis.client, settings(tmp_path, redis=hub_redis.url).limits)
+    new, times = accepted(ledger)
+    attempts = [
+        Attempt(1, times.created_ms + 1, times.created_ms + 20, "fra.worker.1", LOST, ""),
+        Attempt(2, times.created_ms + 15, times.created_ms + 18, "fra.worker.2", "timeout", ""),
+        Attempt(3, times.created_ms + 17, 0, "fra.worker.1", "", ""),
+    ]
+    ledger.mark_running("fra", [(new.id, new.tasks[0].id, encode_trail(Trail(times.created_ms, attempts)))])
+    hops = [(one["hop"], one["after_ms"]) for one in shown(hub_redis.client, new)["hops"] if one["hop"] != "confirmed"]
+    assert hops == [
+        ("accepted", 0), ("bridged", 0), ("claimed", 1), ("lost", 20), ("claimed", 20), ("failed", 20), ("claimed", 20),
+    ]  # fmt: skip
+
+
 def test_an_attempt_that_has_not_ended_has_no_end(tmp_path, hub_redis):
     ledger = Ledger(hub_redis.client, settings(tmp_path, redis=hub_redis.url).limits)
     new, times = accepted(ledger)

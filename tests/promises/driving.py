@@ -22,7 +22,9 @@ from tests.wire import ask
 GRACE_SECONDS = 1.0  # of this stack
 TAKEOVER_WELL_SECONDS = 8.0  # instead of a minute
 SWEEP_SECONDS = 17.0  # a gateway that started or regained a server may wait so long, and one more
-SOON_SECONDS = 1.0  # by then a gateway refuses what it can't take
+SOON_SECONDS = (
+    1.5  # promised is 1, on a machine that has nothing else to do: by then a gateway refuses what it can't take
+)
 CALM_POSTS = 10
 TRIES = 5
 CALLS = int(os.environ.get("WINDOW_CALLS", "40"))  # of a window

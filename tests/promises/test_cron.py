@@ -36,7 +36,7 @@ __all__ = ["rabbitmq"]
 
 ALONE = ("killed", "stopped", "zombie", "locked")
 WATCHED = "watched"
-BACK_SECONDS = 90.0
+BACK_SECONDS = 150.0  # promised are 90, on a machine that has nothing else to do
 SUPERVISED_SECONDS = 30.0  # promised are 5, on a machine that has nothing else to do; cron comes after a minute
 OVERLAPPING = 2
 

@@ -10,14 +10,14 @@ import pytest
 from regions.settings import ROOT
 from tests import interface
 
-LIMIT_SECONDS = 240.0  # it makes some 500 calls; the machine may have much else to do
+LIMIT_SECONDS = 500.0  # it makes some 500 calls; the machine may have much else to do
 CONFIG = ROOT / "tests" / "stack" / "schemathesis.toml"
 ENVIRONMENT = {"NO_COLOR": "1", "PYTHONPATH": str(ROOT), "SCHEMATHESIS_HOOKS": "tests.stack.schemathesis_hooks"}
 # All checks but one: DELETE cancels, and the request stays, with the results that it has.
 CHECKS = ("--checks", "all", "--exclude-checks", "use_after_free")
 
 
-@pytest.mark.timeout(LIMIT_SECONDS)
+@pytest.mark.timeout(LIMIT_SECONDS + 20)
 def test_no_call_gets_an_answer_that_the_document_does_not_have(stack, tmp_path):
     call = [
         sys.executable,

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from web.flow.region_health import BAD_MS, Memory, decide, see
+from web.flow.region_health import BAD_MS, GAP_MS, Memory, Seen, decide, see
 from web.hub.takeover import Record
 
 START_MS = 1_000_000
@@ -164,3 +164,58 @@ def test_a_record_is_written_once_while_the_same_is_wrong():
     record = region.record
     region.goes_on(30, {})
     assert region.record is record
+
+
+def test_nothing_is_said_by_a_region_that_never_reported():
+    assert see(START_MS, {}) == Seen(now_ms=START_MS)
+
+
+@pytest.mark.parametrize("state", ["starting", "stopping"])
+def test_jobs_that_are_ready_say_nothing_of_a_bridge_that_neither_consumes_nor_pauses(state):
+    seen = see(START_MS, {"bridge:a": {**BRIDGE, "state": state, "ready": 9, "at_ms": START_MS}})
+    assert seen.consuming_ms == 0
+    assert seen.fault.startswith(f"its bridge is {state}")
+
+
+@pytest.mark.parametrize(
+    ("part", "status", "told"),
+    [
+        ("bridge:a", {**BRIDGE, "state": "starting"}, lambda seen: seen.fault),
+        ("workers:a", {**POOL, "processes": 0}, lambda seen: seen.fault),
+        ("workers:a", {**POOL, "oldest_seconds": 9.5}, lambda seen: seen.oldest_seconds),
+    ],
+)
+@pytest.mark.parametrize(("age_ms", "is_told"), [(BAD_MS, True), (BAD_MS + 1, False)])
+def test_what_is_wrong_is_told_for_as_long_as_two_reports_may_be_missing(part, status, told, age_ms, is_told):
+    assert bool(told(see(START_MS, {part: {**status, "at_ms": START_MS - age_ms}}))) == is_told
+
+
+@pytest.mark.parametrize(("gap_ms", "is_void"), [(-1, True), (0, False), (GAP_MS, False), (GAP_MS + 1, True)])
+def test_what_was_seen_is_void_after_a_gap_and_when_the_hubs_clock_went_back(gap_ms, is_void):
+    before = START_MS - 3_000
+    memory = Memory(since_ms=before, now_ms=START_MS, consuming_ms=before, working_ms=before, prompt_ms=before)
+    after, _ = decide(memory, Seen(now_ms=START_MS + gap_ms), None, WELL_MS)
+    assert after.since_ms == (START_MS + gap_ms if is_void else before)
+    assert after.consuming_ms == after.since_ms
+
+
+def test_no_bridge_consumes_from_queues_that_take_no_messages():
+    reported = {part: {**said, "at_ms": START_MS} for part, said in ALIVE.items()}
+    seen = see(START_MS, reported, "the broker does not confirm for fra")
+    assert (seen.consuming_ms, seen.working_ms) == (0, START_MS)
+
+
+@pytest.mark.parametrize(("known_ms", "well_ms"), [(BAD_MS - 1, 0), (BAD_MS, START_MS)])
+def test_a_region_is_well_from_the_moment_at_which_something_wrong_would_be_known(known_ms, well_ms):
+    since = START_MS - known_ms
+    memory = Memory(since_ms=since, now_ms=START_MS, consuming_ms=START_MS, working_ms=START_MS, prompt_ms=START_MS)
+    _, record = decide(memory, Seen(now_ms=START_MS), Record(why="down", detail="", since_ms=1), WELL_MS)
+    assert record.well_ms == well_ms
+
+
+@pytest.mark.parametrize(("well_for_ms", "is_back"), [(WELL_MS - 1, False), (WELL_MS, True)])
+def test_it_has_its_tasks_again_at_the_end_of_that_time_and_not_before(well_for_ms, is_back):
+    memory = Memory(since_ms=1, now_ms=START_MS, consuming_ms=START_MS, working_ms=START_MS, prompt_ms=START_MS)
+    lost = Record(why="down", detail="", since_ms=1, well_ms=START_MS - well_for_ms)
+    _, record = decide(memory, Seen(now_ms=START_MS), lost, WELL_MS)
+    assert (record is None) == is_back

@@ -117,6 +117,8 @@ def test_tasks_for_which_clients_wait_have_a_queue_of_their_own(enqueuer: Enqueu
         "fra.urgent": [first.task, second.task],
     }
     assert {job.origin for queue in queues.values() for job in queue.jobs} == {"fra"}  # by which RQ chooses registries
+    fronts = [hub_fields(region_redis.client, one).get(names.JOB_FRONT) for one in (bulk, first)]
+    assert fronts == [None, b"1"]  # a retried one comes before others
 
 
 def test_a_cancel_marks_its_task_until_the_deadline(enqueuer: Enqueuer, region_redis) -> None:
@@ -230,9 +232,9 @@ def test_the_same_task_again_or_one_whose_first_asker_is_late_is_not_asked_again
     client.delete(names.rq_job(one.task))
     write(enqueuer, one)
     assert asks(client, one) == (False, False)
-    late, next_one = (task("fra", 2, task=f"01LEFT{left}", deadline_ms=now_ms() + left) for left in (-1, 30_000))
+    late, next_one = (task("fra", 2, task=f"01LEFT{left}", deadline_ms=now_ms() + left) for left in (1_000, 30_000))
     write(enqueuer, late)
-    write(enqueuer, next_one)
+    enqueuer.write([next_one], offset_ms=OFFSET_MS, now_ms=late.deadline_ms)
     assert asks(client, next_one) == (False, False)
 
 

@@ -19,6 +19,7 @@ from web.hub.faults import (
     Queued,
     is_idle,
     is_late,
+    living,
     of_region,
 )
 from web.hub.region import RegionState
@@ -151,10 +152,16 @@ def test_a_moment_is_told_apart_from_what_lasts():
     for age, target in ((2.0, 2.0), (3.0, 0.0)):
         pool = {**POOL, "oldest_seconds": age, "target_seconds": target}
         assert is_late(state(**{"workers_a:1": pool})) == ""
+    assert is_late(state(**{"workers_a:1": {**POOL, "oldest_seconds": 0.6, "target_seconds": 0.5}}))
     queued = Queued(ready=7, consumers=2)
     assert is_idle(late, queued) == "its bridge gets nothing: 7 messages are ready in RabbitMQ"
     busy = state(**{"bridge_a:1": {**BRIDGE, "unacked": 5}})
     assert (is_idle(busy, queued), is_idle(late, Queued(consumers=2)), is_idle(late, None)) == ("", "", "")
+
+
+def test_the_age_of_a_report_is_told_in_tenths_of_a_second():
+    (bridge,) = living(state(**{"bridge_a:1": {**BRIDGE, "at_ms": NOW - 1_234}}), "bridge")
+    assert bridge["age_seconds"] == 1.2
 
 
 def test_a_fault_is_told_since_it_began_and_ends_when_it_is_gone():
@@ -205,6 +212,24 @@ def test_what_mends_a_fault_fills_in_whose_it_is():
     book.see(NOW, [Found("source-degraded", "x", region="fra", source="ecb.rates")])
     assert "--source ecb.rates" in book.faults[0].mend
     assert book.faults[0].runbook == "/runbooks#source-degraded"
+
+
+def test_faults_of_one_moment_come_in_the_order_of_their_regions():
+    book = Book()
+    book.see(NOW, [Found("region-down", "x", region=region) for region in ("nyc", "fra")])
+    assert [one.region for one in book.faults] == ["fra", "nyc"]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_words_of_a_fault_are_filled_in_and_empty_where_there_are_none(name):
+    told = {"region": "fra", "source": "ecb.rates", "part": "workers a"}
+    for said in (told, {}):
+        book = Book()
+        book.see(NOW, [Found(name, "x", **said)])
+        (fault,) = book.faults
+        words = {word: said.get(word, "") for word in told}
+        assert fault.mend == KINDS[name].mend.format(**words)
+        assert (fault.part or "") == (words["part"] or KINDS[name].part.format(**words))
 
 
 def test_every_kind_is_whole():

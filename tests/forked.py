@@ -3,12 +3,13 @@
     with Forked(["-m", "jobs.worker", "fra", "w1"], stdin=subprocess.PIPE) as process:   # like subprocess.Popen([sys.executable, …])
 
 A forked process is a process of its own, with its own standard streams, environment and working folder, and a child of the
-server that it was forked from. Its command line in /proc is the server's, and its memory holds all that the server imported:
+server that it was forked from. Its environment in /proc is the server's, and its memory holds all that the server imported:
 what looks at these is started by ``subprocess``. The server ends with the tests' process, and kills what it forked then.
 """
 
 import atexit
 import contextlib
+import ctypes
 import fcntl
 import functools
 import gc
@@ -36,9 +37,10 @@ COMMAND = GATEWAY = BRIDGE = (
     "scripts.commands.where", "scripts.commands.fetch", "scripts.commands.trace", "scripts.commands.day",
 )  # fmt: skip
 AUTHORING = ("scripts.cli", "scripts.commands.source_try", "scripts.commands.source_samples")
-UP = ("scripts.stack.up",)
+UP = ("scripts.stack.up", "tests.supervisord")
 EXAMINER = ("jobs.pool.examiner", "jobs.parse.examine")
 MESSAGE_BYTES, DESCRIPTORS_MAX = 200_000, 32
+STOPS = (signal.SIGTERM, signal.SIGINT)
 FIRST_FREE = 200  # received descriptors are moved there, so that none has a number that another one is to have
 
 
@@ -194,8 +196,11 @@ def serve(descriptor: int, imported: tuple[str, ...], *, kills: bool = True) -> 
     sys.path[0] = str(ROOT)
     for module in imported:
         importlib.import_module(module)
-    gc.collect()
-    gc.freeze()  # so that the memory stays shared
+    keep_shared()
+    handlers = {number: signal.getsignal(number) for number in STOPS}
+    if not kills:  # it is in its caller's group, whose signals are for those that it forked
+        for number in STOPS:
+            signal.signal(number, signal.SIG_IGN)
     channel = socket.socket(fileno=descriptor)
     running: dict[int, tuple[int, socket.socket]] = {}  # pidfd → pid, and the socket that tells of it
     told: dict[socket.socket, int] = {}  # whose exit code is told, and not read yet
@@ -209,7 +214,13 @@ def serve(descriptor: int, imported: tuple[str, ...], *, kills: bool = True) -> 
                     for pid in interested.values() if kills else ():
                         _kill(pid)
                     return
+                # What arrives before it has handlers of its own must not be lost.
+                before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
                 pid = os.fork()
+                if not pid:
+                    for number, handler in handlers.items():
+                        signal.signal(number, handler)
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
                 if not pid:
                     for other in (channel, *interested, *told):
                         other.close()
@@ -236,6 +247,19 @@ def serve(descriptor: int, imported: tuple[str, ...], *, kills: bool = True) -> 
                 _kill(interested[one])
 
 
+def keep_shared() -> None:
+    """What this process has now stays shared with those that it forks: the collector does not write to it."""
+    gc.collect()
+    gc.freeze()
+
+
+def shown_as(words: Sequence[str]) -> None:
+    """Makes these the process's command line in /proc, as far as there is room: it is the memory in which its own one came."""
+    begin, end = map(int, Path("/proc/self/stat").read_text().rpartition(")")[2].split()[45:47])
+    text = "\0".join(words).encode()[: end - begin - 1]
+    ctypes.memmove(begin, text.ljust(end - begin, b"\0"), end - begin)
+
+
 def _kill(pid: int) -> None:
     """Kills a process, and its group where it has one of its own."""
     with contextlib.suppress(ProcessLookupError):
@@ -255,6 +279,7 @@ def _be(asked: dict, descriptors: list[int]) -> None:
     os.chdir(asked["folder"])
     os.environ.clear()
     os.environ.update(asked["environ"])
+    shown_as([sys.executable, *asked["words"]])
     how, what, *words = asked["words"]
     sys.argv[:] = [how, *words]  # of a module, runpy makes it the file's name
     if how == "-m":

@@ -15,6 +15,7 @@ from tests.forked import Forked
 from tests.promises.driving import GRACE_SECONDS, TAKEOVER_WELL_SECONDS, well
 from tests.service.conftest import hub_redis, kept_redis, region_redis, start_redis, workers
 from tests.service.jobs.fetch.conftest import origin
+from tests.supervisord import ForkingSupervisor
 
 __all__ = ["hub_redis", "kept_redis", "origin", "pool", "region_redis", "start_redis", "workers"]
 
@@ -68,6 +69,7 @@ def shared_stack() -> Iterator[ChaosStack]:
         **{f"NEARFETCH__REGION__{region}__SCALE__MIN": "1" for region in ("NYC", "SIN")},
     }
     made = ChaosStack(environ)
+    made.supervisor = ForkingSupervisor(made.data)
     try:
         yield made.start()
     finally:

@@ -30,6 +30,12 @@ def test_a_module_is_run_as_the_main_one():
     assert "usage" in done.stdout
 
 
+def test_its_command_line_is_its_own():
+    code = "print(open('/proc/self/cmdline').read())"
+    said = forked.run(["-c", code, "one"], imported=FEW, text=True, check=True).stdout
+    assert said.strip("\n\0").split("\0") == [sys.executable, "-c", code, "one"]
+
+
 def test_a_descriptor_is_passed_under_its_number():
     ours, theirs = os.pipe()
     forked.run(["-c", f"import os; os.write({theirs}, b'heard')"], imported=FEW, pass_fds=[theirs], check=True)

@@ -1,0 +1,119 @@
+"""A stack's supervisord for tests: it forks its Python parts instead of starting Python for each, and is as it is else.
+
+It has imported what they need, so that a part's start costs a tenth of the usual, and so does one of a pool's worker processes.
+A part is a process of its own, in its own group, with the arguments, environment, folder and streams that ``launch`` gives it;
+only its environment in /proc is supervisord's. Servers that are no Python become themselves, as ever.
+"""
+
+import atexit
+import importlib
+import os
+import runpy
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Mapping
+from typing import Final, NoReturn
+
+from regions.settings import ROOT
+from scripts.stack import launch
+from scripts.stack.supervision import Supervisor
+from tests import forked
+
+PARTS: Final = (
+    *forked.COMMAND,
+    *forked.WORKER,
+    *forked.EXAMINER,
+    "scripts.stack.wan",
+    "scripts.site.site",
+    "supervisor.supervisord",
+)
+PROGRAM: Final = f"import sys; sys.path[0] = {str(ROOT)!r}; from tests import supervisord; supervisord.main()"
+OF: Final = "TESTS_STACK"  # in the environment of all that belong to a stack: its folder
+FORKED: Final = ("scripts.cli", "scripts.site", "scripts.stack.wan")
+
+
+class ForkingSupervisor(Supervisor):
+    """A supervisor whose supervisord is this one."""
+
+    def _describe(self, name: str, command: list[str], environment: dict[str, str], folder: str, **options) -> None:
+        if name == "supervisord":
+            command = [sys.executable, "-c", PROGRAM, *command[3:]]
+            environment = {**environment, OF: str(self.data.path)}
+        super()._describe(name, command, environment, folder, **options)
+
+
+def main() -> None:
+    """Runs supervisord with its own arguments."""
+    from supervisor import options, supervisord
+
+    for module in PARTS:
+        importlib.import_module(module)
+    options.ServerOptions.execve = lambda _, filename, argv, environ: become(filename, argv, environ)
+    forked.keep_shared()
+    supervisord.main()
+
+
+def up() -> NoReturn:
+    """``scripts/up``, whose stack has this supervisord."""
+    from scripts.stack import changed_regions, up
+
+    for module in (changed_regions, up):
+        module.Supervisor = ForkingSupervisor
+    sys.exit(up.main(sys.argv[1:]))
+
+
+def become(filename: str, argv: list[str], environ: Mapping[str, str]) -> None:
+    """In a process that supervisord has just forked, which is to become the program: a part, by ``launch``."""
+    for number in set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE}:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    if argv[1:-2] != ["-S", "-m", "scripts.stack.launch"]:
+        os.execve(filename, argv, environ)
+    os.environ.clear()
+    os.environ.update(environ)
+    launch.os = _Os()
+    leave(lambda: launch.main(*argv[-2:]))
+
+
+class _Os:
+    """``os`` as ``launch`` sees it: a Python part is run by this process."""
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(os, name)
+
+    def execvpe(self, file: str, command: list[str], environ: Mapping[str, str]) -> None:
+        if file != sys.executable or command[1] != "-m" or command[2] not in FORKED:
+            os.execvpe(file, command, environ)
+        run(command[2:], environ)
+
+
+def run(words: list[str], environ: Mapping[str, str]) -> None:
+    """Runs a module as ``python -m`` does, with its arguments."""
+    os.environ.clear()
+    os.environ.update(environ)
+    if words[:2] == ["scripts.cli", "workers"]:
+        from jobs.pool import examiner, processes
+        from jobs.worker import fork_server
+
+        forked.forks(processes, fork_server, examiner)
+    forked.shown_as([sys.executable, "-m", *words])
+    sys.argv[:] = ["-m", *words[1:]]
+    runpy._run_module_as_main(words[0])
+
+
+def leave(program) -> NoReturn:
+    """Runs a program, and ends the process as Python ends, without what this process inherited."""
+    code = 0
+    try:
+        program()
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except BaseException:  # noqa: BLE001 - as the interpreter does
+        traceback.print_exc()
+        code = 1
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)

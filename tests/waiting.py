@@ -53,12 +53,12 @@ def states(group: int) -> set[str]:
     """The states of all threads of a process group, as ps names them."""
     found = set()
     for path in Path("/proc").glob("[0-9]*/stat"):
-        if _fields(path)[2:3] == [str(group)]:
-            found |= {fields[0] for one in path.parent.glob("task/*/stat") if (fields := _fields(one))}
+        if fields_of(path)[2:3] == [str(group)]:
+            found |= {fields[0] for one in path.parent.glob("task/*/stat") if (fields := fields_of(one))}
     return found
 
 
-def _fields(path: Path) -> list[str]:
+def fields_of(path: Path) -> list[str]:
     """A stat file's fields from the state on; none of who is gone."""
     try:
         return path.read_text(errors="replace").rpartition(")")[2].split()

@@ -43,9 +43,10 @@ class Holder:
         """Takes the next; it has it, or waits for it, when this returns."""
         wanted = self.taken + 1
         self.went_on.release()
-        until(
-            lambda: self.taken == wanted or self.error or self.share in self.share._budget._waiting, "a take or a wait"
-        )
+        until(lambda: self.taken == wanted or self.error or self._waits(), "a take or a wait")
+
+    def _waits(self) -> bool:
+        return self.share is not None and self.share in self.share._budget._waiting
 
     def end(self) -> None:
         self.went_on.release()

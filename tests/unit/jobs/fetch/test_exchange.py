@@ -51,7 +51,7 @@ def test_a_fetch_is_cut_also_if_the_watchdog_slept_and_sleeps_again_between(monk
 
 def test_it_watches_for_a_while_after_the_last_fetch_and_then_sleeps(monkeypatch):
     monkeypatch.setattr(exchange, "WATCH_SECONDS", 0.001)
-    monkeypatch.setattr(exchange, "QUIET_SECONDS", 0.1)
+    monkeypatch.setattr(exchange, "QUIET_SECONDS", 1.0)
     watchdog = Noted()
     assert read_until_it_is_cut(watchdog, began(0.01)) is exchange.TimedOut
     until(lambda: watchdog.waits[-1] == math.inf, "it to sleep")

@@ -18,7 +18,7 @@ def test_a_look_up_that_gets_no_thread_takes_nobodys_place(monkeypatch):
         return found
 
     def addresses() -> list:
-        end = time.monotonic() + 10
+        end = time.monotonic() + 60
         return look_ups.addresses(Exchange(None, end, lambda: False, end), resolve, "a.example", 80)
 
     def refuse(_thread) -> None:

@@ -126,7 +126,7 @@ def test_the_guard_refuses_what_a_worker_would_be_refused(source, folder):
 
 def test_a_deadline_ends_it(site, source):
     site.behaviour.add(Rule(prefix="/books.toscrape.com/", drip=Drip(bytes=1, seconds=5)))
-    done = source("try", "books", "--deadline", 0.3)
+    done = source("try", "books", "--deadline", 1.5)
     assert done.exit_code == 1
     assert "failed: timeout (network, status 200): expected the whole answer within " in done.stdout
 

@@ -75,7 +75,7 @@ def terminal(shell, folder):
     try:
         yield lambda text: os.write(ours, text.encode())
         os.write(ours, b"exit\n")
-        process.wait(30)
+        process.wait(60)
     except BaseException:
         print(b"".join(shown).decode(errors="replace"))
         raise

@@ -62,7 +62,7 @@ def test_a_group_is_ended_after_its_leader_was_killed(start):
     process.kill()
     process.wait()
     assert processes.group(leader) == [child]
-    assert processes.end_groups([leader], 5.0) == 1
+    assert processes.end_groups([leader], 60.0) == 1
     assert Process.of(child) is None
 
 
@@ -77,7 +77,7 @@ def test_a_stopped_group_is_ended(start):
     process = start(FAMILY)
     leader = family(process)[1]
     processes.signal_group(leader.pid, signal.SIGSTOP)
-    assert processes.end_groups([leader], 5.0) == 2
+    assert processes.end_groups([leader], 60.0) == 2
 
 
 def test_a_listener_has_a_name():
@@ -105,7 +105,7 @@ def describe(data, name, script, *, parent=0):
 def test_a_part_gets_its_own_environment_and_folder_and_notes_its_pid(tmp_path):
     describe(tmp_path, "part", 'echo "$GREETING ${PATH_OF_US-none}" > said')
     process = launch(tmp_path, "part")
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
     assert (tmp_path / "said").read_text() == "hello none\n"
     assert Process.read(tmp_path / "run" / "part.pid").pid == process.pid
 
@@ -125,5 +125,5 @@ def test_a_part_that_starts_again_ends_what_its_last_life_left(tmp_path):
 
 def test_a_part_that_ends_with_its_parent_does_not_start_without_it(tmp_path):
     describe(tmp_path, "part", "echo started > said", parent=1)
-    assert launch(tmp_path, "part").wait(20) == 1
+    assert launch(tmp_path, "part").wait(60) == 1
     assert not (tmp_path / "said").exists()

@@ -106,7 +106,7 @@ def test_a_part_may_take_longer_to_end_than_an_answer_of_the_supervisor(data, su
     slow = part(data, "hub", "servers", ends_when_let)
     start(supervisor, slow)
     running(data, "hub")
-    monkeypatch.setattr(supervision, "CALL_SECONDS", 0.5)
+    monkeypatch.setattr(supervision, "CALL_SECONDS", 1.0)
     began, stop = (
         supervisor.states()["hub"].pid,
         {"stop_part": lambda: supervisor.stop_part(slow), "remove": lambda: supervisor.remove(["hub"])},
@@ -115,9 +115,9 @@ def test_a_part_may_take_longer_to_end_than_an_answer_of_the_supervisor(data, su
         stopping = pool.submit(stop[how])
         until(lambda: ["hub", "told"] in told(data), "it to be told")
         with pytest.raises(TimeoutError):
-            stopping.result(2 * supervision.CALL_SECONDS)
+            stopping.result(supervision.CALL_SECONDS + 0.5)
         (data.path / "order.end").touch()
-        stopping.result(20)
+        stopping.result(60)
     assert Process.of(began) is None
 
 
@@ -189,7 +189,7 @@ def test_the_supervisor_is_asked_only_when_a_process_ended_or_somebody_says_so(d
         until(lambda name=name: watch.last[name].pid == pid(supervisor, name), "the watch to have seen it")
     ending.request()
     tells.send(b".")
-    looking.join(30)
+    looking.join(60)
     assert not looking.is_alive()
     told.recv(1)
     os.kill(data.supervisor.pid, signal.SIGKILL)

@@ -53,7 +53,7 @@ class Site:
             if path == "/park/body":
                 read_body(exchange)
             if path == "/park/hold":
-                assert self.go_on.wait(20)
+                assert self.go_on.wait(60)
             return []
         status, body = "200 OK", path.encode()
         if path == "/big":

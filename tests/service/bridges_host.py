@@ -21,12 +21,13 @@ from regions.settings import ROOT
 from scripts.stack.services import Guard
 from tests.forked import COMMAND, Forked
 from tests.service.bridging import Broker, task
-from tests.waiting import until
+from tests.waiting import fields_of, until
 
 MAIN = "import bridge.ensure as ensure\n{patch}\nfrom scripts.cli import main\nmain()"
 FORKS = "from tests import forked\nforked.forks(ensure)"  # a patch: bridges are forked from the command
 
 AT_ONCE = "ensure.SUPERVISOR_SECONDS = 0.0"  # a patch: there is no supervisor to wait for
+IN_A_WHILE = "ensure.SUPERVISOR_SECONDS = 600.0"  # a patch: it waits for one until the test goes on
 
 
 class Host:
@@ -59,11 +60,12 @@ class Host:
             guard.dismiss()
 
     def pause(self, pid: int) -> Process:
-        """Stops a process, so that it does not notice the end of the test."""
+        """Stops a process, so that it does not notice the end of the test, and returns when each of its threads has stopped."""
         process = Process.of(pid)
         self._paused.append(process)
         self._guards.append(Guard(["/bin/sh", "-c", f"kill -KILL {pid}"]))
         process.signal(signal.SIGSTOP)
+        until(lambda: _states(pid) <= {"T", "Z", "X"}, f"all of process {pid} to have stopped")
         return process
 
     def start(self, *words: str, patch: str = "", forks: bool = True, **variables: str) -> subprocess.Popen:
@@ -101,7 +103,7 @@ class Host:
         (found,) = self.seen(region)
         return found
 
-    def consuming(self, region: str, seconds: float = 30.0) -> int:
+    def consuming(self, region: str, seconds: float = 60.0) -> int:
         """Waits until the region's only bridge consumes. Returns its pid."""
         until(
             lambda: [beat.state for _, beat in self.seen(region) if beat.alive] == ["consuming"],
@@ -112,6 +114,11 @@ class Host:
 
     def log(self, region: str) -> list[dict]:
         return [json.loads(line) for line in (self.folder / f"{region}.log").read_text().splitlines()]
+
+
+def _states(pid: int) -> set[str]:
+    """The states of a process's threads, as ps names them."""
+    return {fields[0] for one in Path(f"/proc/{pid}/task").glob("*/stat") if (fields := fields_of(one))}
 
 
 def age(file: Path, seconds: float = 20.0) -> None:
@@ -142,7 +149,7 @@ class Traffic:
         if kind is None:
             until(lambda: self._error or min(map(len, self.published.values())) > LEAST, "enough traffic")
         self._is_over.set()
-        self._thread.join(30)
+        self._thread.join(60)
 
     def _run(self) -> None:
         connection = pika.BlockingConnection(pika.URLParameters(self.host.rabbitmq.url))

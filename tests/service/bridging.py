@@ -139,7 +139,7 @@ class InThread:
 
     def stop(self) -> None:
         self.bridge.stop()
-        self.thread.join(20)
+        self.thread.join(60)
         assert not self.thread.is_alive(), "the bridge did not stop"
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from bridge.bridge import Bridge
 from jobs import contract
 from regions import connect, names
 from tests.service.bridging import (
@@ -78,23 +79,24 @@ def test_a_killed_bridge_loses_nothing_and_doubles_nothing(region: Region, tmp_p
         region.each_once(tasks)
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(60)
     until(lambda: region.broker.ready() == len(tasks), "every message to be back")
     done = region.jobs()[:100]
     region.redis.client.lpop(names.rq_queue(region.name), len(done))
     region.redis.client.config_set("appendfsync", "always")
     redelivered: list[str] = []
-    with region.bridging() as running, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(running.bridge, "_enqueue", recording(running.bridge._enqueue, redelivered))
-        region.all_acked(running)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Bridge, "_enqueue", recording(Bridge._enqueue, redelivered))
+        with region.bridging() as running:
+            region.all_acked(running)
     assert sorted(set(redelivered)) == sorted(one.task for one in tasks)
     assert sorted(region.jobs() + done) == sorted(one.task for one in tasks)
 
 
 def recording(enqueue: Callable, seen: list[str]) -> Callable:
-    def record(messages, *arguments) -> None:
+    def record(bridge: Bridge, messages, *arguments) -> None:
         seen.extend(one.task for one in messages)
-        enqueue(messages, *arguments)
+        enqueue(bridge, messages, *arguments)
 
     return record
 
@@ -312,8 +314,8 @@ def test_a_channel_that_the_broker_closes_is_told_and_opened_again(region: Regio
             running.bridge._ioloop.add_callback_threadsafe(lambda channel=channel: channel.basic_ack(999))
             told = f"{lane.queue} can't be consumed: (406"
             until(lambda told=told: log.append(capfd.readouterr().out) or told in "".join(log), "the reason")
+            until(lambda lane=lane, old=channel: lane.inbox and lane.inbox.channel is not old, "another channel")
             running.wait_for("consuming")
-            assert lane.inbox.channel is not channel
         log.clear()
         running.bridge._ioloop.add_callback_threadsafe(running.bridge._connection.close)
         until(lambda: log.append(capfd.readouterr().out) or "RabbitMQ is away" in "".join(log), "the reason")
@@ -325,7 +327,7 @@ def test_a_channel_that_the_broker_closes_is_told_and_opened_again(region: Regio
 
 
 def test_a_task_past_its_deadline_is_acked_without_a_job(region: Region) -> None:
-    late = task(region.name, 1, deadline_ms=now_ms() - 1)
+    late = task(region.name, 1, deadline_ms=now_ms() - 60_000)
     with region.bridging() as running:
         region.broker.publish(late, task(region.name, 2))
         region.all_acked(running)
@@ -334,16 +336,16 @@ def test_a_task_past_its_deadline_is_acked_without_a_job(region: Region) -> None
 
 
 def test_a_cancel_marks_its_task(region: Region) -> None:
-    deadline_ms = now_ms() + 60_000
+    deadline_ms = now_ms() + 300_000
     with region.bridging() as running:
         region.broker.publish(
             contract.Cancel(task="01CANCELLED", request="01REQUEST", deadline_ms=deadline_ms),
-            contract.Cancel(task="01TOOLATE", request="01REQUEST", deadline_ms=now_ms() - 1),
+            contract.Cancel(task="01TOOLATE", request="01REQUEST", deadline_ms=now_ms() - 60_000),
         )
         region.all_acked(running)
     expires_ms = region.redis.client.pexpiretime(names.cancel_mark("01CANCELLED"))
     # Both servers have the same clock here. The bridge measures a difference because of the round trips.
-    assert expires_ms == pytest.approx(deadline_ms, abs=1_000)
+    assert expires_ms == pytest.approx(deadline_ms, abs=60_000)
     assert not region.redis.client.exists(names.cancel_mark("01TOOLATE"))
 
 

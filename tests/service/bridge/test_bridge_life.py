@@ -52,7 +52,7 @@ def test_it_reports_home(region: Region) -> None:
     }  # fmt: skip
     assert (status["redis_lost"], 0 <= status["at_ms"] - status["started_ms"] < 600_000) == (1, True)
     assert abs(status["at_ms"] - now_ms()) < 60_000
-    assert abs(status["offset_ms"]) < 1_000
+    assert abs(status["offset_ms"]) < 60_000
     assert status["redis_max"] == 256 * 1024 * 1024
 
 
@@ -83,10 +83,10 @@ def test_a_signal_ends_it_warmly_with_everything_acked(region: Region, tmp_path:
         region.broker.publish(*tasks)
         until(lambda: len(region.jobs()) == len(tasks), "the jobs")
         process.send_signal(number)
-        assert process.wait(20) == 0, (tmp_path / "bridge.log").read_text()
+        assert process.wait(60) == 0, (tmp_path / "bridge.log").read_text()
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(60)
     assert region.in_queues() == 0
     region.each_once(tasks)
 
@@ -278,9 +278,9 @@ def test_a_signal_handler_never_waits_for_a_loop_that_stands_still(region: Regio
     with region.bridging() as running:
         running.wait_for("consuming")
         goes_on = threading.Event()
-        running.bridge._ioloop.add_callback_threadsafe(lambda: goes_on.wait(60))
+        running.bridge._ioloop.add_callback_threadsafe(lambda: goes_on.wait(120))
         waking = threading.Thread(target=lambda: [running.bridge._wake() for _ in range(5_000)], daemon=True)
         waking.start()
-        waking.join(20)
+        waking.join(60)
         assert not waking.is_alive()
         goes_on.set()

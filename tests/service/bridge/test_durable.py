@@ -28,7 +28,7 @@ class Settled:
 
     def stop(self) -> None:
         self.durable.stop()
-        self.thread.join(20)
+        self.thread.join(60)
         self.client.close()
         assert not self.thread.is_alive()
 
@@ -127,7 +127,9 @@ def test_a_batch_and_a_stop_are_heard_at_once(region_redis, monkeypatch) -> None
         one.durable.submit(run_id(region_redis), receipt)
         until(lambda receipt=receipt: one.results.get(receipt, True) is None, "the batch")
     one.stop()
-    assert all(client["name"] != "test-durable" for client in region_redis.client.client_list())
+    until(
+        lambda: all(one["name"] != "test-durable" for one in region_redis.client.client_list()), "its connection's end"
+    )
 
 
 def test_where_no_file_is_kept_what_was_taken_counts(settled: Settled, region_redis) -> None:

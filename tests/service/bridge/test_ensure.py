@@ -18,7 +18,7 @@ from regions.process import Process
 from scripts.stack.ports import free_port
 from tests import forked
 from tests.forked import COMMAND, Forked
-from tests.service.bridges_host import AT_ONCE, Host, Traffic, age
+from tests.service.bridges_host import AT_ONCE, IN_A_WHILE, Host, Traffic, age
 from tests.service.bridging import InThread, settings_of
 from tests.waiting import until
 
@@ -102,7 +102,7 @@ def test_the_beat_is_the_loops_own_and_not_a_threads(hub_redis, region_redis, ra
         look = bridge.bridge._watch.run_once
         bridge.bridge._watch.run_once = lambda: looks.append(1) or look()
         bridge.bridge._ioloop.add_callback_threadsafe(lambda: (held.set(), release.wait(60)))
-        assert held.wait(20)
+        assert held.wait(60)
         at, seen = heartbeat.read(file).at_seconds, len(looks)
         until(lambda: len(looks) >= seen + 6, "three seconds of the watch's looks")
         assert heartbeat.read(file).at_seconds == at
@@ -147,7 +147,7 @@ def test_a_lock_that_nobody_holds_stops_nobody(host, region, left):
     """Also the lock of a command that was killed."""
     lock = host.folder / f"{region}.lock"
     if left.startswith("of"):
-        killed = host.start("ensure")
+        killed = host.start("ensure", patch=IN_A_WHILE)
         until(lambda: heartbeat.read(lock), "the command to hold the lock")
         killed.kill()
         killed.communicate()
@@ -158,13 +158,13 @@ def test_a_lock_that_nobody_holds_stops_nobody(host, region, left):
 
 def test_a_command_that_hangs_with_the_lock_is_ended(host, region):
     lock = host.folder / f"{region}.lock"
-    hung = host.start("ensure")
+    hung = host.start("ensure", patch=IN_A_WHILE)
     until(lambda: heartbeat.read(lock), "the command to hold the lock")
     host.pause(hung.pid)
     assert host.run("ensure") == ""  # it may only be slow
     age(lock)
     said = host.run("ensure", patch=f"{AT_ONCE}; ensure.KILL_SECONDS = 600.0")
-    hung.communicate(timeout=20)
+    hung.communicate(timeout=60)
     assert hung.returncode == -signal.SIGKILL
     assert f"ended process {hung.pid}, a command that hung for" in said
     assert f"started process {host.consuming(region)}" in said
@@ -201,14 +201,14 @@ def test_a_supervisor_has_time_to_start_its_bridge_again(host, region, other):
     """``ensure`` runs while no bridge is alive; the supervisor starts the next one within five seconds."""
     other.kill()
     other.wait()
-    ensuring = host.start("ensure")
+    ensuring = host.start("ensure", patch=IN_A_WHILE)
     until(lambda: heartbeat.read(host.folder / f"{region}.lock"), "the command to look")
     again = Forked(
         ["-m", "scripts.cli", "bridge", region], imported=COMMAND, env=host.environment,
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        out, err = ensuring.communicate(timeout=60)
+        out, err = ensuring.communicate(timeout=100)
         assert (ensuring.returncode, out, err) == (0, "", "")
         assert host.pids(region) == [again.pid]
     finally:
@@ -278,7 +278,7 @@ def test_a_supervised_bridge_is_told_to_end_and_replaced_where_nobody_does(host,
     said = host.run("restart", patch=AT_ONCE)
     assert f"process {other.pid} drained and ended" in said
     assert f"started process {host.consuming(region)}" in said
-    assert other.wait(30) == 0
+    assert other.wait(60) == 0
 
 
 def test_a_bridge_that_ends_at_once_is_said_with_its_last_words(tmp_path, monkeypatch):

@@ -40,7 +40,7 @@ def reporting(hub_redis, region_redis) -> Iterator[Report]:
         yield one
     finally:
         one.stop()
-        thread.join(20)
+        thread.join(60)
         assert not thread.is_alive()
         hub.close()
         local.close()
@@ -80,7 +80,7 @@ def test_a_status_is_told_once_and_again_if_the_hub_did_not_take_it(
         one.show(Status(state="consuming", ready=5))  # no news
         sent = threading.Event()
         one.fail(FAILED, sent.set)
-        assert sent.wait(30)
+        assert sent.wait(60)
         (entry,) = entries(hub_redis, "fra", "status")
         assert len(turns) <= len(pauses) + 4  # its start, two news, and one that came during a turn: then it waits
     assert (entry["part"], entry["name"], entry["v"]) == ("bridge", NAME, "1")
@@ -132,5 +132,5 @@ def test_a_failure_replaces_no_result_that_the_hub_has(hub_redis, region_redis, 
     with reporting(hub_redis, region_redis) as one:
         sent = threading.Event()
         one.fail(FAILED, sent.set)
-        assert sent.wait(30)
+        assert sent.wait(60)
     assert hub_redis.client.get(names.result("fra", "01TASK")) == b"a worker's"

@@ -44,7 +44,7 @@ def watching(region_redis, durability: settings.Durability = "strict") -> Iterat
         yield one
     finally:
         one.watch.stop()
-        thread.join(20)
+        thread.join(60)
         assert not thread.is_alive()
         one.client.close()
 

@@ -43,4 +43,4 @@ def said(origin, fetcher, answer: bytes, *, hang_up: bool = False, **options):
         if hang_up:
             spoken.hang_up()
 
-    return fetch(fetcher(), origin(say).url, timeout_seconds=10.0, **options)
+    return fetch(fetcher(), origin(say).url, **options)

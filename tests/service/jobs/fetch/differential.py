@@ -28,7 +28,7 @@ from jobs.page import Request
 from tests.service.jobs.fetch.made_answers import Case, Maker
 from tests.service.jobs.fetch.origin import Origin, Spoken
 
-SECONDS = 10.0
+SECONDS = 30.0
 QUICK_SECONDS = 2.0  # some peers wait where they have been told all; who refuses is asked again, with SECONDS
 THREADS = 64
 

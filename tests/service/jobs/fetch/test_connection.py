@@ -20,7 +20,7 @@ def test_an_origin_that_says_nothing_ends_at_the_time_out(origin, fetcher):
     began = time.monotonic()
     with pytest.raises(TimedOut):
         fetch(fetcher(), origin(lambda spoken: None).url, timeout_seconds=0.3)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30
 
 
 @pytest.mark.parametrize("part", ["status", "headers", "body"])

@@ -107,7 +107,7 @@ def test_a_refusal_of_a_body_is_read_before_all_is_sent(tmp_path, fetcher, tls, 
         url = f"{'https' if tls else 'http'}://right.example:{listening.getsockname()[1]}/"
         one = fetcher(ca_file=str(ca), resolve=lambda host, port: [(socket.AF_INET, ("127.0.0.1", port))])
         for body in (b"x" * 50_000_000, b"x"):
-            page = fetch(one, Request(method="POST", url=url, body=body), timeout_seconds=20.0)
+            page = fetch(one, Request(method="POST", url=url, body=body), timeout_seconds=60.0)
             assert (page.status, page.body) == (413, b"hello")
         over.set()
 

@@ -27,7 +27,7 @@ def gate() -> Iterator[threading.Event]:
 def server(gate) -> Iterator[NameServer]:
     def answer(name: str, times: int) -> list[str] | None:
         if name.startswith("held"):
-            gate.wait(30)
+            gate.wait(60)
         return None if name.startswith("silent") else ["127.0.0.1"]
 
     made = NameServer(answer)
@@ -79,9 +79,9 @@ def test_a_silent_name_server_of_one_domain_holds_a_few_look_ups_and_nobody_else
     told = "8 look-ups below slow.example wait for a name server that does not answer"
     assert sum(told in text for text in texts) == len(hosts) - route.OF_ONE_MAX
     assert {error.whose for error in found if told in str(error)} == {"region"}
-    (other,) = errors_of(fetcher, resolve, ["www.quick.example"], 10)
+    (other,) = errors_of(fetcher, resolve, ["www.quick.example"], 60)
     assert "could not connect to www.quick.example port 1" in str(other), "its name was looked up"
-    until(lambda: look_ups() == 0, "the system to give up", 30)
+    until(lambda: look_ups() == 0, "the system to give up")
 
 
 def test_all_silent_name_servers_together_hold_so_many_look_ups(fetcher, resolve):
@@ -90,7 +90,7 @@ def test_all_silent_name_servers_together_hold_so_many_look_ups(fetcher, resolve
     found = errors_of(fetcher, resolve, hosts, 1.0)
     assert look_ups() == route.LOOK_UPS_MAX
     assert sum("64 look-ups wait for a name server" in str(error) for error in found) == 20
-    until(lambda: look_ups() == 0, "the system to give up", 30)
+    until(lambda: look_ups() == 0, "the system to give up")
 
 
 def test_who_wants_a_name_that_is_looked_up_waits_for_that(fetcher, resolve, server, gate):
@@ -105,7 +105,7 @@ def test_who_wants_a_name_that_is_looked_up_waits_for_that(fetcher, resolve, ser
 
     def run() -> None:
         try:
-            fetch(one, "http://held.shop.example:1/", timeout_seconds=20, cancelled=cancelled)
+            fetch(one, "http://held.shop.example:1/", timeout_seconds=60, cancelled=cancelled)
         except TaskError as error:
             errors.append(str(error))
 
@@ -115,6 +115,6 @@ def test_who_wants_a_name_that_is_looked_up_waits_for_that(fetcher, resolve, ser
     until(lambda: {thread.ident for thread in threads} <= waiting and server.asked["held.shop.example"], "all to wait")
     gate.set()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     assert server.asked["held.shop.example"] == 1
     assert ["could not connect to held.shop.example port 1" in text for text in errors] == [True] * 10

@@ -57,10 +57,10 @@ def test_a_proxys_interim_answer_is_not_its_answer(origin, fetcher, beside):
     one = fetcher(egress=Egress(proxy=proxy.url))
     if beside:
         with pytest.raises(ConnectionFailed, match="found more bytes") as caught:
-            fetch(one, "http://127.0.0.1:9/", timeout_seconds=10.0)
+            fetch(one, "http://127.0.0.1:9/", timeout_seconds=30.0)
         assert caught.value.whose == "region"
     else:
-        assert fetch(one, "http://127.0.0.1:9/", timeout_seconds=10.0).body == b"through"
+        assert fetch(one, "http://127.0.0.1:9/", timeout_seconds=30.0).body == b"through"
 
 
 # Heads
@@ -302,7 +302,7 @@ def test_the_answer_to_a_head_has_no_body(origin, fetcher):
 )
 def test_a_connection_is_kept_only_where_the_next_answer_can_be_told(origin, fetcher, answer, is_kept):
     site, one = origin(lambda spoken: spoken.say(answer)), fetcher()
-    assert len({fetch(one, site.url, timeout_seconds=10.0).body for _ in range(3)}) == 1
+    assert len({fetch(one, site.url, timeout_seconds=30.0).body for _ in range(3)}) == 1
     assert site.connections == (1 if is_kept else 3)
 
 

@@ -84,7 +84,7 @@ def test_rq_sees_the_worker_and_what_it_runs(start, client, tmp_path):
     until(lambda: RqWorker.all(connection=client)[0].successful_job_count == 6, "six successes")
     until(lambda: RqWorker.all(connection=client)[0].get_state() == "idle", "an idle worker")
     process.terminate()
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
     assert RqWorker.all(connection=client) == []
     assert client.zcard(names.WORKERS) == client.exists(names.lease("w1")) == 0
 
@@ -96,7 +96,7 @@ def test_a_task_that_runs_for_a_while_is_told_to_the_hub(start, client, hub, tmp
     (said,) = until(lambda: out_entries(hub, b"claims"), "a claim at the hub")
     ((request, id_, attempt, started_ms, (_, ((*_, last, _turn_ms),), _)),) = json.loads(said[b"d"])
     assert (request, id_, attempt, last) == (one.request, one.task, 1, "")
-    assert abs(started_ms - one.accepted_ms) < 20_000
+    assert abs(started_ms - one.accepted_ms) < 60_000
 
 
 def test_a_job_of_another_function_is_not_run(start, client, hub, tmp_path):
@@ -205,6 +205,7 @@ def test_rqs_stop_commands_stop_the_named_job_alone(start, client, hub, tmp_path
     start()
     first, second, third = enqueue(client, [task(gate=str(tmp_path / "never")) for _ in range(3)])
     until(lambda: held(client) == 3, "three running jobs")
+    until(lambda: client.pubsub_numsub("rq:pubsub:w1")[0][1] == 1, "its subscription")
     rq.command.send_stop_job_command(client, first, serializer=JSONSerializer)
     until(lambda: results(hub) == [first], "the end of the first")
     (execution,) = fetch(client, second).get_executions()
@@ -220,7 +221,7 @@ def test_rqs_shutdown_command_stops_a_worker_warmly(start, client):
     until(lambda: client.pubsub_numsub("rq:pubsub:w1")[0][1] == 1, "its subscription")
     client.publish("rq:pubsub:w1", "no command")
     rq.command.send_shutdown_command(client, "w1")
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
 
 
 def test_suspend_and_resume(start, client, hub):
@@ -328,7 +329,7 @@ def test_a_warm_stop_finishes_what_runs_and_takes_nothing_new(start, client, hub
         last = client.zscore(names.WORKERS, "w1")
         until(lambda last=last: client.zscore(names.WORKERS, "w1") > last, "its lease to be renewed")
     gate.touch()
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
     assert sorted(results(hub)) == sorted(ids[:4])
     assert Queue(REGION, connection=client).get_job_ids() == ids[4:]
     assert (client.xlen(names.OUTBOX), client.zcard(names.rq_registry("wip", REGION))) == (0, 0)

@@ -152,6 +152,7 @@ def test_a_stop_ends_the_wait_for_the_file(region_redis) -> None:
 def test_an_outage_is_waited_out_with_pauses_that_grow(region_redis, monkeypatch) -> None:
     pauses: list[int] = []
     monkeypatch.setattr(connect, "backoff_seconds", lambda failures: pauses.append(failures) or 0.01)
+    monkeypatch.setattr(durable, "IDLE_SECONDS", 0.05)  # it waits so long for a batch before it tries again, too
     region_redis.crash()
     one = Settled(region_redis.url)
     for receipt in ("first", "second"):

@@ -118,13 +118,15 @@ def test_what_runs_beside_it_for_too_long_is_given_back_and_runs_elsewhere(start
     workers = start(worker=("-c", HURRIED))
     ((_, pid),) = workers.pids().items()
     began = started(pid)
-    long = workers.ask([of("slow", n="long", seconds="30", deadline_seconds=200)])
+    long = workers.ask([of("slow", n="long", seconds="gate", deadline_seconds=200)])
     until(lambda: site.of(QUICK), "its neighbour to be fetched")
     stuck = of("wide", deadline_seconds=3)
     workers.ask([stuck])
     assert workers.results([stuck.task], 20)[0]["error"]["type"] == "timeout"
     until(lambda: is_over(pid, began), "the end of its process", 50)
-    (found,) = workers.results(long, 80)
+    until(lambda: len(site.of(QUICK)) == 2, "it to be fetched again", 80)
+    site.gate.set()
+    (found,) = workers.results(long)
     assert (found["status"], found["attempts"]) == ("succeeded", 2)
     assert workers.client.hget(names.rq_job(long[0]), names.JOB_DEATHS) is None
 

@@ -1,4 +1,4 @@
-"""A history of 10,000 requests, as gateways write it."""
+"""A history of 2,000 requests, as gateways write it."""
 
 import time
 
@@ -14,7 +14,7 @@ from web.flow.history import _insert as _insert_again
 from web.hub import ids
 from web.hub.view import TaskView, View
 
-REQUESTS = 10_000
+REQUESTS = 2_000
 BATCH = 500
 WHOLE = 10  # requests whose results are there, too
 

@@ -1,11 +1,11 @@
-"""Pages of the console in a real browser, at a real gateway with 200 sources and 10,000 requests in its history."""
+"""Pages of the console in a real browser, at a real gateway with 200 sources and 2,000 requests in its history."""
 
 import re
 
 import pytest
 from playwright.sync_api import expect
 
-from tests.service.web.console.conftest import SOURCES
+from tests.service.web.console.conftest import SOURCES, shorten
 from tests.service.web.console.history import REQUESTS, fill
 from tests.waiting import until
 from tests.wire import ask
@@ -73,6 +73,7 @@ def test_each_page_is_accessible_and_fits(stack, filled, browser, look):
             tab.open(path)
             expect(tab.page.locator("h1").first).to_be_visible()
             tab.fits()
+            shorten(tab)
             tab.is_accessible()
 
 
@@ -133,7 +134,13 @@ def test_older_requests_are_added_and_filters_are_links(stack, filled, browser):
 def test_a_page_of_the_history_reads_no_more_than_it_shows(stack, filled, store):
     """One command that is limited, whatever is asked."""
     assert len(filled) == REQUESTS
-    for query in ("", "?status=failed&source=demo.plain", "?hours=24", f"?cursor={filled[5000]}", "?source=no.such"):
+    for query in (
+        "",
+        "?status=failed&source=demo.plain",
+        "?hours=24",
+        f"?cursor={filled[REQUESTS // 2]}",
+        "?source=no.such",
+    ):
         reply = ask(stack.port, "GET", f"/requests{query}", HTML)
         assert reply.status == 200
         assert reply.body.count(b"<tr>") <= 51

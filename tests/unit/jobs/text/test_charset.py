@@ -80,7 +80,7 @@ WESTERN = "af ca da de en es et eu fi fo fr ga gl is it nb nl pt sq sv".split() 
 @pytest.mark.parametrize("header", ["", "text/html; charset=ISO-8859-1", "text/html; charset=utf-8"])
 @pytest.mark.parametrize("language", WESTERN)
 def test_western_languages_are_never_read_as_others(language, header):
-    for seed in range(10):
+    for seed in range(4):  # `python -m tests.differential charsets` has thousands
         assert outcome(*names(language, "cp1252", seed), header) == "right"
 
 
@@ -95,7 +95,7 @@ def test_western_languages_are_never_read_as_others(language, header):
     ],
 )  # fmt: skip
 def test_other_scripts_that_are_declared_wrongly_come_out_right(language, charset, expected, header):
-    for seed in range(3):  # `python -m tests.differential charsets` has thousands
+    for seed in range(2):
         assert outcome(*names(language, charset, seed), header) == expected
 
 

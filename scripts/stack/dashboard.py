@@ -101,9 +101,10 @@ def run(settings: Settings, region: str) -> int:
     one = settings.one(region)
     _refuse_unsafe(one)
     log = logs.get("dashboard")
-    stops = {signal.SIGTERM, signal.SIGINT}
-    # Before any thread starts: threads inherit the mask, and sigtimedwait receives the signals.
-    signal.pthread_sigmask(signal.SIG_BLOCK, stops)
+    # Not by sigtimedwait: CPython's returns what no signal has filled after a pause (SIGSTOP) that lasts beyond its time-out.
+    stopped = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())
     client = connect.open_redis(one.dashboard.redis_url, name=f"dashboard-{region}")
     _warn_of_writer(client, region, log)
     operator = None
@@ -129,7 +130,7 @@ def run(settings: Settings, region: str) -> int:
     serving = threading.Thread(target=server.serve, name="serve", daemon=True)
     serving.start()
     log.info("serving", region=region, url=f"http://{address[0]}:{address[1]}/")
-    while serving.is_alive() and signal.sigtimedwait(stops, 1.0) is None:
+    while serving.is_alive() and not stopped.wait(1.0):
         pass
     was_serving = serving.is_alive()
     server.stop()

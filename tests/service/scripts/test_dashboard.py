@@ -4,6 +4,7 @@ import base64
 import json
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -38,6 +39,7 @@ from tests.waiting import until
 from tests.wire import ask
 
 PASSWORD = "quiet-heron-41"
+PAUSED_SECONDS = 1.2
 READER, OPERATOR = "reader-secret", "operator-secret"
 OPERATORS = "bold-finch-77"  # the password of the role
 TRACEBACK = 'Traceback (most recent call last):\n  File "x.py", line 1\nValueError: <b>not a price</b>'
@@ -145,6 +147,15 @@ def test_overviews_are_served_and_show_no_secret(served: Served, view: str) -> N
     assert "fra: RQ dashboard" in page
     assert READER not in page
     assert PASSWORD not in page
+
+
+def test_a_dashboard_that_was_paused_goes_on(served: Served) -> None:
+    """Also where the pause is longer than what its main thread waits for."""
+    served.process.send_signal(signal.SIGSTOP)
+    paused = time.monotonic()
+    until(lambda: time.monotonic() > paused + PAUSED_SECONDS, "the pause to be over")
+    served.process.send_signal(signal.SIGCONT)
+    assert [served.ask("/0/data/queues.json")[0] for _ in range(20)] == [200] * 20
 
 
 def test_counts_of_every_registry_are_there(served: Served) -> None:

@@ -20,7 +20,9 @@ def test_every_hop_of_calls_is_shown_in_order(stack, words, hops):
     assert all(at[hop["after"]] <= hop["at_ms"] for hop in found["hops"] if hop["after"])
     assert 0 < at["accepted"] <= at["claimed"] <= at["finished"] <= at["settled"] <= at["answered"]
     places = {hop["hop"]: hop["where"] for hop in found["hops"]}
-    assert places["claimed"].startswith(("fra.urgent.", "fra.worker."))  # who has no time for what is urgent leaves it to others
+    assert places["claimed"].startswith(
+        ("fra.urgent.", "fra.worker.")
+    )  # who has no time for what is urgent leaves it to others
     assert places["confirmed"] == "rabbitmq q.fra.now"
 
 

@@ -31,11 +31,14 @@ WANTED = 0.95
 
 
 def targets(wanted: list[str]) -> list[Target]:
-    """What is to be mutated; raises ValueError for a path that no target has."""
+    """What is to be mutated; raises ValueError for a path that no target has. A file's own tests stand for its folder's."""
+    entries = tomllib.loads((HERE / "targets.toml").read_text())["target"]
+    own = {one["path"] for one in entries}
     found = [
         Target(path, one["tests"])
-        for one in tomllib.loads((HERE / "targets.toml").read_text())["target"]
+        for one in entries
         for path in _files(one["path"])
+        if path == one["path"] or path not in own
     ]
     for path in wanted:
         if not any(one.path.startswith(path) for one in found):

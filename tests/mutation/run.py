@@ -26,7 +26,7 @@ from tests.mutation.forks import Asked, Ran, Seen
 from tests.mutation.mutants import Mutant
 from tests.promises.unguarded import ROOT, copy
 
-CHOSEN_SECONDS = 60  # of tests that one mutant meets; those that are slower still are left out
+CHOSEN_SECONDS = 120  # of tests that one mutant meets; those that are slower still are left out
 FIRST = 8  # tests that a mutant meets first, alone: importing the files of all others takes longer than most tests
 
 
@@ -185,8 +185,8 @@ def measure(targets: list[Target], results: Results, told: Callable[[str], None]
 def choose(target: Target, mutant: Mutant) -> list[str]:
     """The tests that can tell a mutant, best first.
 
-    Slow ones are left out if there is no time for all. On a busy machine each takes several times as long, and with the
-    closest file's alone a survivor would mean little.
+    Slow ones are left out if there is no time for all, those of the closest file last. On a busy machine each takes several
+    times as long, and with the closest file's alone a survivor would mean little.
     """
     seen = target.seen
     is_lua = mutant.operator.startswith("Lua")
@@ -203,7 +203,8 @@ def choose(target: Target, mutant: Mutant) -> list[str]:
         key=lambda name: (-near[name], seen[name].starts, files.index(name.partition("::")[0]), seen[name].seconds),
     )
     chosen, seconds = {order[0]} if order else set(), 0.0
-    for name in sorted(order, key=lambda name: (-near[name], seen[name].seconds)):
+    closest = files[0]
+    for name in sorted(order, key=lambda name: (-near[name], not name.startswith(closest), seen[name].seconds)):
         seconds += seen[name].seconds
         if seconds > CHOSEN_SECONDS:
             break

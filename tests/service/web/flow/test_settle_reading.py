@@ -205,6 +205,21 @@ def test_a_region_whose_stream_was_none_is_read_apart_for_half_a_minute(parts, h
     until(lambda: settler.run_once() or not settler._apart, "its time to be over")
 
 
+def test_a_region_that_is_read_apart_has_a_batch_from_time_to_time_and_not_in_each_turn(parts, hub_redis, monkeypatch):
+    _, _, _, settler, _ = parts
+    monkeypatch.setattr(settle, "APART_EVERY_SECONDS", 3_600.0)
+    monkeypatch.setattr(settler, "_regions", ["fra"])
+    monkeypatch.setattr(settler, "_served", ["fra"])
+    monkeypatch.setattr(settler._loop.stopping, "wait", lambda _: None)  # no other region has entries to wait for
+    settler._set_apart("fra", "a test")
+    for _ in range(2 * settle.APART_BATCH):
+        hub_redis.client.xadd(names.out_stream("fra"), {"k": "claims", "v": 1, "d": "[]"})
+    for _ in range(3):
+        settler.run_once()
+        settler._acknowledge()
+        assert hub_redis.client.xlen(names.out_stream("fra")) == settle.APART_BATCH
+
+
 def test_a_region_that_is_read_apart_is_read_in_bytes_that_keep_nobody_waiting(parts, hub_redis):
     _, _, _, settler, _ = parts
     settler._make_groups()

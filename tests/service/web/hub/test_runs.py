@@ -11,6 +11,7 @@ from jobs.contract import Attempt, Run, Trail, encode_trail
 from regions import connect, names
 from tests.service.hub_parts import Heard, new_request, send_home, settings
 from tests.waiting import Clock, until
+from web.flow import settle
 from web.flow.settle import Settler
 from web.hub.ledger import Ledger
 from web.hub.redis import Hub
@@ -85,6 +86,15 @@ def test_each_task_counts_once_however_often_its_entry_is_read(parts, clock, hub
     sums = {"runs": 3, "failed": 1, "raw": 108_000, "received": 24_000, "spared": 0, "records": 6_000, "wire": 2_100}
     assert parts[2].regions(["fra"])[0].traffic == {SOURCE: sums}
     assert parts[2].regions(["nyc"])[0].traffic == {}
+
+
+def test_runs_are_written_while_the_gateway_goes_on(parts, clock, hub_redis, monkeypatch):
+    monkeypatch.setattr(settle, "HOUSEKEEPING_SECONDS", 0)
+    monkeypatch.setattr(settle, "BLOCK_SECONDS", 0.01)
+    settler = gateway(parts, clock)
+    settled(parts, settler, hub_redis, run())
+    settler.run_once()
+    assert len(kept(hub_redis)) == 1
 
 
 def test_a_verdict_is_one_whoever_reads_and_its_change_is_told_once(parts, clock, hub_redis, capsys):

@@ -21,6 +21,8 @@ def test_what_regions_append_ends_tasks_and_is_trimmed(parts, hub_redis):
     streams = [names.out_stream(region) for region in ("fra", "nyc", "sin")]
     until(lambda: settler.run_once() or not any(map(hub_redis.client.xlen, streams)), "the streams to be empty")
     assert not any(hub_redis.client.xpending(stream, names.GATEWAYS)["pending"] for stream in streams)
+    hops = {labels: sum(cells[:-1]) for labels, cells in ledger.tally.hops.counts() if labels[0] != "accept"}
+    assert hops == {("settle", region): 1 for region in ("fra", "nyc", "sin")}, "nobody waited here for an answer"
 
 
 def test_the_same_entry_twice_is_one_result(parts, hub_redis):
@@ -85,6 +87,8 @@ def test_garbage_in_a_stream_is_passed_over(parts, hub_redis):
     send_home(hub_redis.client, new, new.tasks[0], times.created_ms + 10)
     until(lambda: settler.run_once() or ledger.read(new.id).done, "the good entry behind the bad ones")
     until(lambda: settler.run_once() or not hub_redis.client.xlen(names.out_stream("fra")), "the stream to be empty")
+    refused = ledger.tally.refused.counts()
+    assert ({region for (region, _), _ in refused}, sum(count for _, count in refused)) == ({"fra"}, 4)
 
 
 def test_status_and_claims_are_kept_for_the_views(parts, hub_redis):

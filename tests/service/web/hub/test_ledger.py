@@ -398,6 +398,7 @@ def test_a_request_is_accepted_once_and_by_a_lease_that_lives(ledger, hub_redis)
     hub_redis.client.hset(names.ledger(late.id), "lease", connect.redis_now_ms(hub_redis.client))
     assert ledger.accept([late.id])[0] == [False]
     assert ledger.refuse(late.id, [(late.tasks[0].id, "fra")], lapsed_only=True)
+    assert hub_redis.client.zcard(names.ACCEPTING) == 0
 
 
 def test_who_looks_for_lapsed_accepts_forgets_those_that_are_accepted(ledger, hub_redis):
@@ -426,15 +427,15 @@ def test_refusing_what_the_hub_does_not_know_makes_no_ledger(ledger, hub_redis):
 def test_a_refused_request_gives_back_to_its_key_the_tasks_that_had_not_ended_and_once(ledger, hub_redis):
     client, new = (
         hub_redis.client,
-        msgspec.structs.replace(new_request(("fra", "fra", "nyc", "nyc")), key=KEY, tenant="shop"),
+        msgspec.structs.replace(new_request(("fra", "fra", "fra", "nyc", "nyc")), key=KEY, tenant="shop"),
     )
     used = names.used(KEY)
     times = ledger.begin(new)
     put_results(client, new)
     ledger.settle([settlement(new, new.tasks[0], times)])
-    ledger.mark_running("fra", [(new.id, new.tasks[1].id, b"")])
+    ledger.mark_running("fra", [(new.id, task.id, b"") for task in new.tasks[1:3]])
     before = client.hgetall(used)
-    assert before[b"open"] == b"3"
+    assert before[b"open"] == b"4", "one has ended, two run, two are queued"
     for _ in range(2):
         assert ledger.refuse(new.id, [(task.id, task.region) for task in new.tasks])
         assert client.hgetall(used) == {**before, b"open": b"0"}

@@ -61,9 +61,15 @@ def boot() -> str:
     return BOOT_ID.read_text(encoding="ascii").strip()
 
 
+@functools.lru_cache(1)
+def _own(_pid: int) -> Process:
+    """The calling process, as long as it has this pid."""
+    return Process.own()
+
+
 def write(descriptor: int, *, kept: bool = False, state: str = "") -> None:
     """Renews a file for this process. Raises ``OSError``."""
-    me = Process.own()
+    me = _own(os.getpid())
     beat = Beat(me.pid, me.started, boot(), time.monotonic(), kept, state)
     os.pwrite(descriptor, msgspec.json.encode(beat).ljust(SIZE), 0)
 

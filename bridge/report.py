@@ -22,6 +22,8 @@ EVERY_SECONDS: Final = 5.0  # between two measurements
 STATUS_SECONDS: Final = 2.0  # between two reports; two that are missing are a reason for a takeover (web.flow.takeover)
 LOCAL_SECONDS: Final = 1.0  # the same while the region's Redis is away
 SAMPLES: Final = 5
+FITS_MS: Final = 3.0  # to what was measured before: then one sample is enough
+WEIGHT: Final = 0.25  # of that sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +55,19 @@ class Status(msgspec.Struct, frozen=True):
     started_ms: int = 0  # when its process started; the report fills that in, too
 
 
-def less_monotonic_ms(now_ms: Callable[[], int]) -> float:
+def less_monotonic_ms(now_ms: Callable[[], int], known_ms: float | None = None) -> float:
     """How far a server's clock is ahead of the monotonic one, in ms.
 
-    It is the median of a few answers. Each is assumed to be given half a round trip after the request.
+    It is the median of a few answers. Each is assumed to be given half a round trip after the request. If the first one fits
+    to ``known_ms``, what was found before, no other is asked for, and it moves that a little.
     """
-    samples = []
+    samples: list[float] = []
     for _ in range(SAMPLES):
         asked = time.monotonic()
         answer = now_ms()
         samples.append(answer - (asked + time.monotonic()) / 2 * 1000)
+        if known_ms is not None and abs(samples[0] - known_ms) <= FITS_MS:
+            return known_ms + WEIGHT * (samples[0] - known_ms)
     return statistics.median(samples)
 
 
@@ -85,6 +90,7 @@ class Report:
         self._stopping = threading.Event()
         self._began = time.monotonic()
         self._started_ms = 0  # the same, on the hub's clock once that is known
+        self._local_ms: float | None = None  # the region Redis's clock less this process's monotonic one
         self.clock: Clock | None = None
 
     def show(self, status: Status) -> None:
@@ -136,10 +142,11 @@ class Report:
             self._failed_tries = 0
 
     def _measure(self) -> None:
-        hub = less_monotonic_ms(lambda: connect.redis_now_ms(self._hub))
+        known = None if self.clock is None else self.clock.hub_less_monotonic_ms
+        hub = less_monotonic_ms(lambda: connect.redis_now_ms(self._hub), known)
         self._due = time.monotonic() + EVERY_SECONDS
         try:
-            local = less_monotonic_ms(lambda: now_ms(self._local))
+            local = self._local_ms = less_monotonic_ms(lambda: now_ms(self._local), self._local_ms)
         except (*connect.AWAY, redis.exceptions.ResponseError):
             # The watch notices that it is away. The last offset stays, so that the hub can be told.
             self._due = time.monotonic() + LOCAL_SECONDS

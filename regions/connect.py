@@ -242,8 +242,10 @@ def open_redis(url: str, *, name: str, block_seconds: float = 0.0, connections: 
 class Subscription(redis.client.PubSub):
     """A subscription that pings its server. Otherwise it would never send anything, and not notice a server that is gone."""
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, *, ping_seconds: float = PING_SECONDS) -> None:
+        """``ping_seconds``: between two pings at least."""
         self._resetting = threading.Lock()
+        self._ping_seconds = ping_seconds
         super().__init__(client.connection_pool)
         self._heard = self._asked = time.monotonic()
 
@@ -254,12 +256,12 @@ class Subscription(redis.client.PubSub):
         """
         message = super().get_message(ignore_subscribe_messages, timeout)
         now = time.monotonic()
-        if now - self._heard > DEAF_SECONDS:
+        if self._asked > self._heard < now - DEAF_SECONDS:
             self._heard = now
             if self.connection is not None:
                 self.connection.disconnect()
             raise redis.exceptions.ConnectionError(f"the server was silent for {DEAF_SECONDS:g} s")
-        if now - self._asked > PING_SECONDS:
+        if now - self._asked > self._ping_seconds:
             self._asked = now
             self.ping()
         return message

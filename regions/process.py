@@ -100,29 +100,53 @@ def cpu_seconds(pid: int) -> float:
 class Residents:
     """The memory of processes, each with all its descendants. A look reads only those, and what is new on this machine.
 
-    That is enough, since no process becomes the descendant of another one later: it can only lose its parent.
+    That is enough, since no process becomes the descendant of another one later: it can only lose its parent. While nothing is
+    new on the machine, /proc is not listed either.
     """
 
     def __init__(self) -> None:
         # Processes that belong to none of them: the inode of each one's folder, which no later process of its pid has.
         self._others: dict[str, int] = {}
+        self._families: dict[int, list[int]] = {}  # at the last list of /proc
+        self._newest = ""  # the newest process of the machine before that
 
     def resident_bytes(self, pids: Collection[int]) -> dict[int, int]:
         """The bytes of each; processes that have ended are left out. ``pids``: of earlier looks, or of processes started since."""
+        newest = _newest()  # first, so that one that starts meanwhile is new at the next look
+        if not newest or newest != self._newest or not self._families.keys() >= set(pids):
+            self._list(pids)
+            self._newest = newest
+        sizes = {one: _resident_bytes(one) for pid in pids for one in self._families[pid]}
+        return {pid: sum(sizes[one] for one in self._families[pid]) for pid in pids if sizes[pid]}
+
+    def _list(self, pids: Collection[int]) -> None:
+        """Finds the descendants of each."""
         with os.scandir(PROC) as entries:
             there = {entry.name: entry.inode() for entry in entries if entry.name.isdigit()}
-        sizes: dict[int, int] = {}
         children: dict[int, list[int]] = defaultdict(list)
         for name, inode in there.items():
             pid = int(name)
             fields = None if self._others.get(name) == inode and pid not in pids else stat(pid)
             if fields is not None:
-                sizes[pid] = int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
                 children[int(fields[1])].append(pid)
-        families = {pid: _family(pid, children) for pid in pids if pid in sizes}
-        ours = {str(one) for family in families.values() for one in family}
+        self._families = {pid: _family(pid, children) for pid in pids}
+        ours = {str(one) for family in self._families.values() for one in family}
         self._others = {name: inode for name, inode in there.items() if name not in ours}
-        return {pid: sum(sizes[one] for one in family) for pid, family in families.items()}
+
+
+def _newest() -> str:
+    """The pid or thread id that this machine gave last; "" if it does not tell (a sandbox may have 0 there)."""
+    try:
+        last = (PROC / "loadavg").read_text(encoding="ascii").split()[-1]
+    except OSError:
+        return ""
+    return "" if last == "0" else last
+
+
+def _resident_bytes(pid: int) -> int:
+    """0 when the process has ended."""
+    fields = stat(pid)
+    return 0 if fields is None else int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _family(pid: int, children: Mapping[int, list[int]]) -> list[int]:

@@ -1,6 +1,5 @@
 """Reports a region's workers to the hub: their status every 2 s, and which sources they have."""
 
-import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,13 +12,14 @@ from jobs.contract import MINUTES_MAX, VERSION, Minute
 from jobs.definition.catalog import Catalog, Entry, lacking
 from jobs.definition.model import Definition, fixed_hosts
 from jobs.pool.examiner import Examiner
-from jobs.queue.breaker import open_hosts
+from jobs.queue.breaker import OPEN_HOSTS, open_hosts
 from jobs.queue.script import OUTBOX_MAX_BYTES
-from jobs.queue.waits import Wait, waits
+from jobs.queue.waits import Wait, first, waits
 from regions import connect, logs, names
 from regions.script import send, value
 from regions.settings import Region, Settings
 
+STEPPED_MS: Final = 500  # a change of the hub's clock that is no drift
 STATUS_SECONDS: Final = 2.0  # two that are missing are a reason for a takeover (web.flow.takeover)
 REFRESH_SECONDS: Final = 1.0  # the hub hears of a changed definition within 2 s
 NEWS_SECONDS, NEWS_EVERY_SECONDS = 12.0, 5.0  # after a change: a gateway may hear of it before it reads the file
@@ -65,6 +65,7 @@ class Reporter:
         self._name, self._scale, self._life = name, scale, life
         self._began = time.monotonic()
         self._started_ms = 0  # the same, on the hub's clock once that has answered
+        self._hub_ahead_ms = 0.0  # the hub's clock less the monotonic one; 0 before it has answered
         self._catalog = Catalog(settings.source_folders, settings.first_region, {region.name: region})
         self._examiner = Examiner(self._examined)
         self._sources_due = 0.0
@@ -129,11 +130,9 @@ class Reporter:
         """Reports once. If a part of it can't be sent now, the next report has it."""
         self._has_changed()
         self._examiner.look(self._own())
-        with contextlib.suppress(redis.exceptions.RedisError):  # the region's Redis is away, which the status says
-            self._look_at_hosts()
         try:
             minutes, following = self._minutes()
-            self._send("status", ["part", "workers", "name", self._name], {**self.status(), "minutes": minutes})
+            self._send_status({**self.status(), "minutes": minutes})
             self._day_sent = following
             now = time.monotonic()
             if self._has_news.is_set():
@@ -156,12 +155,13 @@ class Reporter:
         While the region's Redis is away they keep their last values, and ``reason`` says so.
         """
         workers = list(self._workers())
-        reason = ""
+        reason, tasks = "", list[bytes]()
         try:
-            self._counted = self._count(workers)
+            self._counted, hosts, tasks = self._ask(workers)
+            self._look_at_hosts(hosts)
         except redis.exceptions.RedisError as error:
             reason = f"its Redis is away: {error}"
-        at_ms = connect.redis_now_ms(self._hub)
+        at_ms = self._hub_now_ms()
         self._started_ms = self._started_ms or max(1, at_ms - round((time.monotonic() - self._began) * 1000))
         return {
             "at_ms": at_ms,
@@ -172,7 +172,7 @@ class Reporter:
             **self._counted,
             "scheduled": self._scheduled,
             "outbox_max": OUTBOX_MAX_BYTES,
-            "waits": [] if reason else self._waits(at_ms),
+            "waits": self._waits(tasks, at_ms),
             **self._life(),
             **self._scale(),
         }
@@ -193,15 +193,18 @@ class Reporter:
             "open_breakers": len(self._open),
         }
 
-    def _waits(self, hub_ms: int) -> list[Wait]:
-        """Some of the tasks that wait in the region, and what for; none while its Redis does not answer."""
+    def _waits(self, tasks: Sequence[bytes], hub_ms: int) -> list[Wait]:
+        """What these tasks wait for; nothing while the region's Redis does not answer."""
         try:
-            return waits(self._client, self._region.name, hub_ms)
+            return waits(self._client, self._region.name, hub_ms, tasks)
         except redis.exceptions.RedisError:
             return []
 
-    def _count(self, workers: Sequence[str]) -> dict[str, int]:
+    def _ask(self, workers: Sequence[str]) -> tuple[dict[str, int], list[bytes], list[bytes]]:
+        """What the region's Redis counts, its hosts with an open breaker, and the first tasks that wait, in one round trip."""
         commands: list[tuple[Any, ...]] = [
+            OPEN_HOSTS,
+            first(self._region.name),
             ("LLEN", names.rq_queue(self._region.name)),
             ("LLEN", names.rq_queue(names.urgent(self._region.name))),
             ("HGETALL", names.COUNTERS),
@@ -209,14 +212,16 @@ class Reporter:
             ("ZCARD", names.rq_registry("scheduled", self._region.name)),
         ]
         commands += [("SCARD", names.rq_worker_executions(worker)) for worker in workers]
-        waiting, urgent, pairs, outbox, self._scheduled, *busy = map(value, send(self._client, commands, []))
+        replies = map(value, send(self._client, commands, []))
+        hosts, tasks, waiting, urgent, pairs, outbox, self._scheduled, *busy = replies
         counted = dict(zip(pairs[::2], map(int, pairs[1::2]), strict=True))
-        return {
+        found = {
             "busy": sum(busy),
             "waiting": waiting + urgent,
             "outbox_bytes": int(outbox or 0),
             **{name: counted.get(counter, 0) for name, counter in COUNTERS.items()},
         }
+        return found, hosts, tasks
 
     def _minutes(self) -> tuple[list[Minute], str]:
         """Returns (minutes of the region's day that the hub lacks, from which entry it lacks others after these).
@@ -259,9 +264,9 @@ class Reporter:
                 found[entry.id]["lacks"] = lacks[:FAULT_MAX]
         return found
 
-    def _look_at_hosts(self) -> None:
-        """Reads which breakers are open. Other hosts or other reasons are news. Raises ``RedisError``'s."""
-        found = {host: f"{host} is left alone: {why}" for host, (_, why) in open_hosts(self._client).items()}
+    def _look_at_hosts(self, hosts: Sequence[bytes]) -> None:
+        """Reads why breakers are open. Other hosts or other reasons are news. Raises ``RedisError``'s."""
+        found = {host: f"{host} is left alone: {why}" for host, (_, why) in open_hosts(self._client, hosts).items()}
         if found != self._open:
             self._has_news.set()
         self._open = found
@@ -277,6 +282,28 @@ class Reporter:
             if entry.region == own or (entry.definition is not None and own in entry.definition.regions(entry.region))
         ]
 
+    def _send_status(self, status: dict[str, Any]) -> None:
+        """Sends it once more if it turns out that the hub's clock was stepped: by an old time the pool would look silent."""
+        before = self._hub_ahead_ms
+        self._send("status", ["part", "workers", "name", self._name], status)
+        if abs(self._hub_ahead_ms - before) > STEPPED_MS:
+            self._send("status", ["part", "workers", "name", self._name], {**status, "at_ms": self._hub_now_ms()})
+
     def _send(self, kind: str, fields: Sequence[str], data: object) -> None:
         entry = ["k", kind, "v", VERSION, *fields, "d", msgspec.json.encode(data)]
-        value(send(self._hub, [("XADD", names.out_stream(self._region.name), "*", *entry)], [])[0])
+        self._ask_hub(("XADD", names.out_stream(self._region.name), "*", *entry))
+
+    def _hub_now_ms(self) -> int:
+        """The hub's clock, without a round trip once that has told it. Raises ``RedisError``'s."""
+        if not self._hub_ahead_ms:
+            self._ask_hub()
+        return round(time.monotonic() * 1000 + self._hub_ahead_ms)
+
+    def _ask_hub(self, *commands: tuple[Any, ...]) -> None:
+        """Sends commands, and learns the hub's time by the way. It was taken between then and now, and is corrected by no more than that."""
+        asked_ms = time.monotonic() * 1000
+        *_, (seconds, micros) = map(value, send(self._hub, [*commands, ("TIME",)], []))
+        now_ms = int(seconds) * 1000 + int(micros) // 1000
+        least, most = now_ms - time.monotonic() * 1000, now_ms - asked_ms
+        known = self._hub_ahead_ms or (least + most) / 2
+        self._hub_ahead_ms = min(max(known, least), most)

@@ -33,6 +33,7 @@ from regions.settings import Region
 LOOK_SECONDS: Final = 1.0
 CALM_SECONDS: Final = 2.0  # the same while no task waits or runs and all processes are there
 READ_SECONDS: Final = 2.0  # between two reads of the region's file
+WRITE_SECONDS: Final = 5.0  # between two writes of a decision that changes nothing, while it is calm
 PROCESSORS: Final = len(os.sched_getaffinity(0))
 SAMPLES: Final = 16  # jobs of the queue that are looked at to find the oldest; urgent tasks stand before older ones
 
@@ -206,10 +207,7 @@ class Scaler:
             was, self.share = self.share, decided.shares.get(self._name, self.share)
             if self.share != was:
                 self._changed()
-            seen = found.seen
-            self._is_calm = (
-                self.share == was and not seen.waiting and not seen.running and seen.ready == decided.state.number
-            )
+            self._is_calm = self.share == was and _is_calm(found.seen, decided.state)
 
     def _report(self) -> Pool:
         found, now = self._processes(), time.monotonic()
@@ -236,6 +234,9 @@ class Scaler:
         shares = share(state.number, {name: pool.processes for name, pool in found.pools.items()})
         decided = Decided(state, shares, tally)
         over = msgspec.json.encode(minute) if minute else b""
+        self._compare(found.pools)
+        if not over and _says_nothing(decided, found):
+            return found.decided
         is_written = DECIDE.call(
             self._client,
             turn=names.SCALE_TURN,
@@ -249,7 +250,6 @@ class Scaler:
         if not is_written:
             return None
         self._log_decision(state.recent[-1:])
-        self._compare(found.pools)
         return decided
 
     def _log_decision(self, last: tuple[Decision, ...]) -> None:
@@ -280,6 +280,20 @@ class Scaler:
         if scale != self._scale:
             log.info("read a changed [scale]", region=self._region, scale=msgspec.to_builtins(scale))
         self._scale, self._fault = scale, ""
+
+
+def _is_calm(seen: Observation, state: State) -> bool:
+    """Whether a region has nothing to do, and all its processes."""
+    return not seen.waiting and not seen.running and seen.ready == state.number
+
+
+def _says_nothing(decided: Decided, found: Look) -> bool:
+    """Whether a decision need not be written: the last one is young and says the same but for averages, and all is calm."""
+    last, new = found.decided, decided.state
+    if last is None or not _is_calm(found.seen, new) or found.seen.at - last.state.load.at >= WRITE_SECONDS:
+        return False
+    before = (last.state.number, last.state.bounds, last.state.recent, last.shares)
+    return before == (new.number, new.bounds, new.recent, decided.shares)
 
 
 def view(found: Look, decided: Decided) -> dict[str, Any]:

@@ -9,6 +9,7 @@ has come, one task is let through, and no other one until it ends, or for 30 s.
 """
 
 import random
+from collections.abc import Sequence
 from typing import Final
 
 import redis
@@ -26,6 +27,7 @@ SHARE: Final = (0.5, 1.0)  # of a ceiling, at random: regions and hosts do not c
 SLOW_MAX_SECONDS: Final = 3_600.0
 WHY_MAX: Final = 300  # characters
 SHOWN_MAX: Final = 100  # hosts
+OPEN_HOSTS: Final = ("ZRANGE", names.OPEN, 0, SHOWN_MAX - 1, "REV")
 
 log = logs.get("breaker")
 
@@ -81,9 +83,13 @@ class Breakers:
             return 0
 
 
-def open_hosts(client: redis.Redis) -> dict[str, tuple[float, str]]:
-    """The hosts that are left alone: for how many seconds more, and why. Raises what redis-py raises."""
-    found = value(send(client, [("ZRANGE", names.OPEN, 0, SHOWN_MAX - 1, "REV")], [])[0])
+def open_hosts(client: redis.Redis, found: Sequence[bytes] | None = None) -> dict[str, tuple[float, str]]:
+    """The hosts that are left alone: for how many seconds more, and why. Raises what redis-py raises.
+
+    ``found``: the reply to ``OPEN_HOSTS``, for those who have asked that together with other questions.
+    """
+    if found is None:
+        found = value(send(client, [OPEN_HOSTS], [])[0])
     asks = [("HMGET", names.host(host.decode()), "next", "why") for host in found]
     replies = send(client, asks, []) if asks else []
     now_ms = region_ms(client) if asks else 0

@@ -47,6 +47,7 @@ class Reaper:
         self._client, self._region, self._clock, self._found = client, region, clock, found
         self._died: deque[tuple[str, str]] = deque()
         self._suspects: int | None = None
+        self._workers: list[str] = []  # at the last look
         self._since: float | None = None  # when the answers began that have no gap until now
         self._answered = 0.0
         self._trimmed = float("-inf")
@@ -92,8 +93,7 @@ class Reaper:
             while self._died:
                 self._reap(*self._died[0])
                 self._died.popleft()
-            workers, self._suspects = self._look()
-            lapsed = self._lapsed(workers)
+            lapsed, self._suspects = self._look()
             self._note_answer()
             if lapsed and self._is_proven:
                 for worker in lapsed:
@@ -118,21 +118,21 @@ class Reaper:
         self._answered = now
 
     def _look(self) -> tuple[list[str], int]:
-        """The workers, and how many suspects wait. A suspended region starts no process for them."""
-        queue = names.rq_queue(names.suspects(self._region))
+        """The workers without a lease, and how many suspects wait. A suspended region starts no process for them.
+
+        It is one round trip, since a worker that is new has a lease: that is looked at for the first time at the next look.
+        """
+        known, queue = self._workers, names.rq_queue(names.suspects(self._region))
         asked: list[tuple[Any, ...]] = [
             ("ZRANGE", names.WORKERS, 0, -1),
             ("LLEN", queue),
             ("EXISTS", names.RQ_SUSPENDED),
+            *([("MGET", *map(names.lease, known))] if known else []),
         ]
-        workers, waiting, suspended = map(value, send(self._client, asked, []))
-        return [worker.decode() for worker in workers], 0 if suspended else waiting
-
-    def _lapsed(self, workers: list[str]) -> list[str]:
-        if not workers:
-            return []
-        leases = value(send(self._client, [("MGET", *map(names.lease, workers))], [])[0])
-        return [worker for worker, lease in zip(workers, leases, strict=True) if lease is None]
+        workers, waiting, suspended, *leases = map(value, send(self._client, asked, []))
+        self._workers = [worker.decode() for worker in workers]
+        none = {worker for worker, lease in zip(known, *leases, strict=True) if lease is None} if known else set()
+        return [worker for worker in self._workers if worker in none], 0 if suspended else waiting
 
     def _reap(self, worker: str, how: str) -> None:
         region = self._region

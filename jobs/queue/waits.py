@@ -29,9 +29,18 @@ class Wait(Struct, array_like=True, frozen=True):
     why: str
 
 
-def waits(client: redis.Redis, region: str, hub_ms: int) -> list[Wait]:
-    """Some tasks that wait, those first whose wait ends first. ``hub_ms``: the hub's clock now. Raises ``RedisError``'s."""
-    found = value(send(client, [("ZRANGE", names.rq_registry("scheduled", region), 0, TOLD_MAX - 1)], [])[0])
+def first(region: str) -> tuple[Any, ...]:
+    """The command that finds these tasks."""
+    return ("ZRANGE", names.rq_registry("scheduled", region), 0, TOLD_MAX - 1)
+
+
+def waits(client: redis.Redis, region: str, hub_ms: int, found: Sequence[bytes] | None = None) -> list[Wait]:
+    """Some tasks that wait, those first whose wait ends first. ``hub_ms``: the hub's clock now. Raises ``RedisError``'s.
+
+    ``found``: the reply to ``first``, for those who have asked that together with other questions.
+    """
+    if found is None:
+        found = value(send(client, [first(region)], [])[0])
     if not found:
         return []
     replies = send(client, [("HMGET", names.rq_job(task.decode()), *FIELDS) for task in found], [])

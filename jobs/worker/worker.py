@@ -39,7 +39,9 @@ WAIT_SECONDS: Final = 1.5  # for a job, while none runs and none is due; each cl
 CHECK_SECONDS: Final = 1.0  # between two looks at running jobs; a wait for a job is no longer then
 PAUSE_SECONDS: Final = 0.2  # after a refused claim
 STUCK_SECONDS: Final = 3.0  # a job that runs this long after its deadline is stuck; the hub waits for 5 s
-LISTEN_SECONDS: Final = 1.0  # between two checks that the server of the subscription is still there
+LISTEN_SECONDS: Final = (
+    3.2  # between two pings of the subscription's server; twice as long is connect.DEAF_SECONDS or more
+)
 LISTEN_AFTER_FAILURES: Final = 5  # the back-off starts long: nobody waits for RQ's commands
 REPORTED_AFTER_MS: Final = 300  # the hub is told of jobs that run longer
 
@@ -157,7 +159,7 @@ class Worker(BaseWorker):
             # Only after giving back: it forgets which jobs were held.
             self.register_death()  # type: ignore[no-untyped-call]
             self.claimer.leave()
-            self.unsubscribe()  # type: ignore[no-untyped-call]
+            self.unsubscribe()
         except redis.exceptions.RedisError as error:
             log.warning("can't deregister: the region's Redis is away", worker=self.name, error=str(error))
 
@@ -213,8 +215,9 @@ class Worker(BaseWorker):
                 jobs=self.claimer.give_back(unclaimed, "no thread ran it: the answer to its claim was lost"),
             )
         self._not_running, self._not_held = not_running, not_held
-        now = time.monotonic()
-        self.shipper.put([Shipment(entry, outcome, size, now) for entry, outcome, size in found.ended])
+        if found.ended:  # it wakes a thread
+            now = time.monotonic()
+            self.shipper.put([Shipment(entry, outcome, size, now) for entry, outcome, size in found.ended])
         self._report_started()
         if self._runner.refresh():
             tell_limits(self._client, self._runner.limits())
@@ -316,12 +319,20 @@ class Worker(BaseWorker):
 
     def subscribe(self) -> None:
         """RQ's, with a subscription that notices a server that is gone."""
-        self.pubsub = connect.Subscription(self.connection)
+        self.pubsub = connect.Subscription(self.connection, ping_seconds=LISTEN_SECONDS)
         self.pubsub.subscribe(**{self.pubsub_channel_name: self.handle_payload})
         thread: Any = self.pubsub.run_in_thread(
             sleep_time=LISTEN_SECONDS, daemon=True, exception_handler=self._pubsub_exception_handler
         )
         self.pubsub_thread = thread
+
+    def unsubscribe(self) -> None:
+        """RQ's, which would wait for a second: first the thread is to end, then the server's answer wakes it."""
+        if self.pubsub_thread is not None:
+            self.pubsub_thread.stop()
+            self.pubsub.unsubscribe()
+            self.pubsub_thread.join(1)
+            self.pubsub.close()
 
     def handle_payload(self, message: dict[str, Any]) -> None:
         """Obeys RQ's commands. RQ's own handler assumes one job for a worker, and stops processes."""

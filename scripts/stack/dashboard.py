@@ -5,9 +5,11 @@ Redis client for each request. So we give it one client, whose Redis user may on
 only GET and HEAD pass. The buttons of an operator are handled here, not by rq-dashboard, with another user's client.
 """
 
+import contextlib
 import functools
 import math
 import signal
+import socket
 import threading
 from pathlib import Path
 from typing import Any, Final
@@ -32,6 +34,7 @@ BODY_BYTES_MAX: Final = 65_536
 HEADER_BYTES_MAX: Final = 65_536
 TIMEOUT_SECONDS: Final = 10
 STOP_SECONDS: Final = 3
+IDLE_SECONDS: Final = 5.0  # between two looks for connections that send nothing
 NO_GATEWAY: Final = dashboard_roles.Gateway()
 _CLIENT: Final = "NEARFETCH_REDIS"
 _TEMPLATES: Final = Path(rq_dashboard.__file__).parent / "templates"
@@ -56,7 +59,16 @@ class _Workers(Worker):
 
 
 class _Server(wsgi.Server):
-    """A server that writes to our log."""
+    """A server that writes to our log, and wakes seldom while nobody asks."""
+
+    expiration_interval = IDLE_SECONDS
+
+    def stop(self) -> None:
+        """cheroot's, which alone would wait for as long as the server is idle."""
+        self._connections._stop_requested = True  # noqa: SLF001 - before the server wakes
+        with contextlib.suppress(OSError):
+            socket.create_connection(self.bind_addr, TIMEOUT_SECONDS).close()
+        super().stop()
 
     def error_log(self, msg: str = "", level: int = 20, traceback: bool = False) -> None:
         """Called by cheroot; ``level`` is one of the standard library's logging levels."""
@@ -127,12 +139,19 @@ def run(settings: Settings, region: str) -> int:
     except OSError as error:
         log.error("can't listen", region=region, address=f"{address[0]}:{address[1]}", reason=str(error))
         return 1
-    serving = threading.Thread(target=server.serve, name="serve", daemon=True)
-    serving.start()
+    ended = threading.Event()
+
+    def serve() -> None:
+        try:
+            server.serve()
+        finally:
+            ended.set()
+            stopped.set()
+
+    threading.Thread(target=serve, name="serve", daemon=True).start()
     log.info("serving", region=region, url=f"http://{address[0]}:{address[1]}/")
-    while serving.is_alive() and not stopped.wait(1.0):
-        pass
-    was_serving = serving.is_alive()
+    stopped.wait()
+    was_serving = not ended.is_set()
     server.stop()
     client.close()
     if operator is not None:

@@ -2,6 +2,7 @@
 
     see      a region's reports → what they say about now
     decide   memory + what was seen + the record so far → memory, record
+    calm_ms  memory → for how long nothing can become wrong
 
 A region has to report again and again that its bridge consumes, that its workers work, and that no task waits for too long. If one of
 these is missing for ``BAD_MS``, it is wrong. The region gets its tasks back after a time without a fault, so that it does not flap.
@@ -105,6 +106,12 @@ def decide(memory: Memory | None, seen: Seen, record: Record | None, well_ms: in
     if now - well_since >= well_ms:
         return memory, None
     return memory, structs.replace(record, well_ms=well_since)
+
+
+def calm_ms(memory: Memory) -> int:
+    """For how many ms from its last look nothing can become wrong with a region, whatever it reports; 0 where something may be now."""
+    oldest_ms = min(memory.consuming_ms, memory.working_ms, memory.prompt_ms)
+    return max(0, BAD_MS - (memory.now_ms - oldest_ms))
 
 
 def _wrong(memory: Memory, seen: Seen) -> tuple[str, str]:

@@ -1,6 +1,6 @@
 """Takes tasks away from regions that can't answer, and gives them to the standbys of their sources.
 
-    run_once, twice a second in each gateway   reads the records and the regions' reports, in one round trip
+    run_once, once or twice a second in each gateway   reads the records and the regions' reports, in one round trip
       └ one of the gateways (a lease)          web.flow.region_health.decide → writes a record, or takes it back
           └ of a region that has a record      asks the standbys, too, for its open tasks, some at a time
     route, for each new task                   its source's region, or a standby that is well and ready
@@ -31,7 +31,7 @@ from web.flow import confirms
 from web.flow.clean import Cleaner
 from web.flow.confirms import Batch
 from web.flow.publish import Publisher
-from web.flow.region_health import LATE, Memory, decide, see
+from web.flow.region_health import LATE, Memory, calm_ms, decide, see
 from web.hub import scripts, takeover
 from web.hub.ledger import Ledger
 from web.hub.redis import Hub, HubUnavailable
@@ -40,6 +40,7 @@ from web.hub.takeover import Moved, Record
 
 EVERY_SECONDS: Final = 0.5
 SOON_SECONDS: Final = 0.02  # the same while tasks of a region wait to be asked elsewhere
+HEALTHY_SECONDS: Final = 1.0  # the same while nothing can become wrong so soon, in the gateway that decides
 CALM_SECONDS: Final = 2.0  # the same while no source has a standby
 LEASE_MS: Final = 2_000
 SOME: Final = 200  # tasks of a region that are looked at in one turn; the next one begins when the broker has confirmed
@@ -118,7 +119,12 @@ class Takeover:
         now = time.monotonic()
         if any(not walk.unconfirmed and walk.due <= now for walk in self._walks.values()):
             return SOON_SECONDS
-        return EVERY_SECONDS if self.records or self._involved() else CALM_SECONDS
+        if not self.records and not self._involved():
+            return CALM_SECONDS
+        if self.records or not self._is_mine or not self._memory:
+            return EVERY_SECONDS
+        left_seconds = min(map(calm_ms, self._memory.values())) / 1000
+        return min(max(EVERY_SECONDS, left_seconds), HEALTHY_SECONDS)
 
     def _involved(self) -> set[str]:
         """The regions of sources that have a standby, and the standbys."""

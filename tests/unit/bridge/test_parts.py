@@ -179,6 +179,26 @@ def test_a_clock_is_read_half_a_round_trip_after_it_was_asked(monkeypatch: pytes
     assert report.less_monotonic_ms(ask) == pytest.approx(5000, abs=1)
 
 
+def test_a_known_clock_is_asked_once_and_after_a_step_as_often_as_an_unknown_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(report.time, "monotonic", lambda: 100.0)
+    ahead, asked = [5000], list[int]()
+
+    def ask() -> int:
+        asked.append(ahead[0])
+        return 100_000 + ahead[0]
+
+    known = report.less_monotonic_ms(ask)
+    asked.clear()
+    assert report.less_monotonic_ms(ask, known + 2) == 5000 + 2 * (1 - report.WEIGHT)
+    assert len(asked) == 1
+    ahead[0] += 20
+    asked.clear()
+    assert report.less_monotonic_ms(ask, known) == 5020
+    assert len(asked) == report.SAMPLES
+
+
 def test_the_reason_of_a_lost_broker_is_the_innermost_one() -> None:
     inside = ConnectionRefusedError(111, "Connection refused")
     assert bridge.innermost(AMQPConnectionError(AMQPConnectionError(inside))) == "Connection refused"

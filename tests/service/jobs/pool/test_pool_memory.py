@@ -94,3 +94,20 @@ def test_a_look_reads_its_processes_again_and_what_is_new_but_no_stranger_twice(
         residents._others |= dict.fromkeys(map(str, read), 1)  # as if other processes had had these pids before
         assert residents.resident_bytes([started.pid])[started.pid] > alone + 40_000_000
         started.stdin.close()
+
+
+def test_processes_are_listed_only_while_something_is_new_on_the_machine(monkeypatch):
+    listed, newest = [], ["7"]
+    monkeypatch.setattr(process, "_newest", lambda: newest[0])
+    monkeypatch.setattr(
+        Residents, "_list", lambda self, pids, its=Residents._list: listed.append(pids) or its(self, pids)
+    )
+    residents, me = Residents(), os.getpid()
+    for now, lists in (("7", 1), ("7", 1), ("8", 2), ("", 3), ("", 4)):  # "": the machine does not tell
+        newest[0] = now
+        assert residents.resident_bytes([me])[me] > 0
+        assert len(listed) == lists
+    newest[0] = "8"
+    residents.resident_bytes([me])
+    assert set(residents.resident_bytes([me, os.getppid()])) == {me, os.getppid()}
+    assert len(listed) == 6  # a process that it did not know

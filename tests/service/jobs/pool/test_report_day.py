@@ -1,4 +1,4 @@
-"""A pool tells the hub the minutes of its region's day, a few at a time, and each again after a start. On two real Redis servers."""
+"""A pool tells the hub the minutes of its region's day, a few at a time, and each again after a start; and its status, by the hub's clock. On two real Redis servers."""
 
 from collections.abc import Iterator
 
@@ -63,3 +63,13 @@ def test_what_the_hub_did_not_get_is_told_again(reporter, region_redis, hub_redi
     record(region_redis.client, 3)
     reporter.run_once()
     assert told(hub_redis.client) == [[1, 2, 3]]
+
+
+def test_after_a_step_of_the_hubs_clock_the_status_is_sent_again_by_the_new_time(reporter, hub_redis):
+    reporter.run_once()
+    reporter._hub_ahead_ms -= 3_600_000  # the hub's clock was an hour behind so far
+    reporter.run_once()
+    stream = hub_redis.client.xrange(names.out_stream(REGION))
+    statuses = [(int(entry.split(b"-")[0]), fields[b"d"]) for entry, fields in stream if fields[b"k"] == b"status"]
+    late_ms = [abs(sent_ms - msgspec.json.decode(status)["at_ms"]) for sent_ms, status in statuses]
+    assert [late > 1_800_000 for late in late_ms] == [False, True, False]

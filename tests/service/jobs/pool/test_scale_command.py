@@ -9,6 +9,7 @@ from datetime import datetime
 import pytest
 from click.testing import CliRunner, Result
 
+from jobs.pool import scaler
 from jobs.pool.day import COLUMNS
 from jobs.pool.scaler import CALM_SECONDS, LOOK_SECONDS, Pool, Processes, Scaler, look
 from regions import logs, names, settings
@@ -183,6 +184,7 @@ def test_pools_with_another_table_are_named(files, region_redis, monkeypatch, ca
 def test_a_pool_whose_turn_is_over_writes_nothing_and_goes_by_what_the_other_decided(pool, region_redis):
     client = region_redis.client
     pool.run_once()
+    enqueue(client, [task()])
     found = look(client, REGION, 4, "here:1", Pool(2, 2, pool._scale))
     client.set(names.SCALE_TURN, "there:1")  # it was paused meanwhile
     theirs = json.loads(client.get(names.SCALE))
@@ -194,17 +196,35 @@ def test_a_pool_whose_turn_is_over_writes_nothing_and_goes_by_what_the_other_dec
     assert pool.share == 1
 
 
+def test_a_decision_that_changes_nothing_is_written_seldom(pool, region_redis, monkeypatch):
+    client = region_redis.client
+
+    def is_written() -> bool:
+        before = client.get(names.SCALE)
+        pool.run_once()
+        return client.get(names.SCALE) != before
+
+    monkeypatch.setattr(scaler, "WRITE_SECONDS", 3_600.0)
+    assert is_written()
+    until(lambda: not is_written(), "a look without a write; one writes the minute that is over")
+    monkeypatch.setattr(scaler, "WRITE_SECONDS", 0.0)
+    until(is_written, "a write of the averages")
+    monkeypatch.setattr(scaler, "WRITE_SECONDS", 3_600.0)
+    enqueue(client, [task()])
+    assert is_written()
+
+
 def test_a_pool_looks_less_often_while_its_region_has_nothing_to_do(files, region_redis):
     ready = 0
     region = settings.load().one(REGION)
-    scaler = Scaler(region, region_redis.client, "here:1", lambda: Processes(ready, 2, {}))
-    assert [scaler._turn(), scaler._turn()] == [LOOK_SECONDS] * 2  # its processes are not there yet
+    here = Scaler(region, region_redis.client, "here:1", lambda: Processes(ready, 2, {}))
+    assert [here._turn(), here._turn()] == [LOOK_SECONDS] * 2  # its processes are not there yet
     ready = 2
-    until(lambda: scaler._turn() == CALM_SECONDS, "it to be calm")
+    until(lambda: here._turn() == CALM_SECONDS, "it to be calm")
     enqueue(region_redis.client, [task()])
-    assert scaler._turn() == LOOK_SECONDS
+    assert here._turn() == LOOK_SECONDS
     region_redis.client.delete(names.rq_queue(REGION))
-    assert scaler._turn() == CALM_SECONDS
+    assert here._turn() == CALM_SECONDS
     region_redis.running.kill()
-    assert scaler._turn() == LOOK_SECONDS
+    assert here._turn() == LOOK_SECONDS
     region_redis.running.start()

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from web.flow.region_health import BAD_MS, GAP_MS, Memory, Seen, decide, see
+from web.flow.region_health import BAD_MS, GAP_MS, Memory, Seen, calm_ms, decide, see
 from web.hub.takeover import Record
 
 START_MS = 1_000_000
@@ -17,11 +17,12 @@ ALIVE = {"bridge:a": BRIDGE, "workers:a": POOL}
 
 
 class Region:
-    """A region whose parts report every 2 s, and the gateway that looks at it twice a second."""
+    """A region whose parts report every 2 s, and the gateway that looks at it twice a second, and learns nothing while it need not look."""
 
     def __init__(self, well_ms: int = WELL_MS) -> None:
         self.now_ms, self._reported, self._well_ms = START_MS, {}, well_ms
         self.memory: Memory | None = None
+        self.calm_until_ms = 0
         self.record: Record | None = None
         self.changes: list[tuple[float, str]] = []  # (seconds since the start, why)
 
@@ -34,6 +35,8 @@ class Region:
             was = self.record
             seen = see(self.now_ms, self._reported, broker)
             self.memory, self.record = decide(self.memory, seen, was, self._well_ms)
+            assert was is not None or self.record is None or self.now_ms > self.calm_until_ms
+            self.calm_until_ms = max(self.calm_until_ms, self.now_ms + calm_ms(self.memory))
             if (was and was.why) != (self.record and self.record.why):
                 self.changes.append(((self.now_ms - START_MS) / 1000, self.record.why if self.record else ""))
             self.now_ms += TURN_MS

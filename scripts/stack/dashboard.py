@@ -62,6 +62,7 @@ class _Server(wsgi.Server):
     """A server that writes to our log, and wakes seldom while nobody asks."""
 
     expiration_interval = IDLE_SECONDS
+    _connections: Any  # cheroot's loop
 
     def stop(self) -> None:
         """cheroot's, which alone would wait for as long as the server is idle."""

@@ -1,9 +1,10 @@
 """A site that counts: when each fetch began and ended, and how many ran at once. Who hangs up is no longer counted."""
 
 import select
+import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -28,10 +29,10 @@ class Fetch:
 
 @dataclass
 class Rule:
-    """What a host answers instead of its rows."""
+    """What a host answers instead of its rows. A header may be made when it is answered."""
 
     status: int = 200
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str | Callable[[], str]] = field(default_factory=dict)
     body: bytes | None = None
     times: int = 1_000_000
 
@@ -47,7 +48,7 @@ class CountingSite:
         self.fetches: list[Fetch] = []
         self.rules: dict[str, Rule] = {}
         self._lock = threading.Lock()
-        self._now: dict[str, int] = {}
+        self._open: dict[str, list[socket.socket]] = {}
         self.peaks: dict[str, int] = {}
         self.gate = threading.Event()
         site = self
@@ -94,8 +95,10 @@ class CountingSite:
         fetch = Fetch(host, f"/{path}", params, time.monotonic(), headers=dict(handler.headers.items()))
         with self._lock:
             self.fetches.append(fetch)
-            self._now[host] = self._now.get(host, 0) + 1
-            self.peaks[host] = max(self.peaks.get(host, 0), self._now[host])
+            there = self._open.setdefault(host, [])
+            there.append(handler.connection)
+            # Its thread may not have seen yet that who was killed hung up.
+            self.peaks[host] = max(self.peaks.get(host, 0), len(there) - len(select.select(there, [], [], 0)[0]))
             rule = self.rules.get(f"{host}{fetch.path}") or self.rules.get(host) or Rule()
             rule.times -= 1
             if rule.times < 0:
@@ -106,7 +109,7 @@ class CountingSite:
         if seconds != "gate":
             hung_up, _, _ = select.select([handler.connection], [], [], float(seconds))
         with self._lock:
-            self._now[host] -= 1
+            there.remove(handler.connection)
             fetch.over = time.monotonic()
         if hung_up:
             handler.close_connection = True
@@ -122,7 +125,7 @@ class CountingSite:
             "Content-Type": "application/json",
             **rule.headers,
         }.items():
-            handler.send_header(name, text)
+            handler.send_header(name, text() if callable(text) else text)
         handler.end_headers()
         handler.wfile.write(body)
 

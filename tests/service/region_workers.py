@@ -138,7 +138,7 @@ class RegionWorkers:
         url = tomllib.loads(file.read_text(encoding="utf-8")).get("url", "") if file.exists() else ""
         return one.host if not url or "{" in url else origin_of(url)
 
-    def results(self, ids: Sequence[str], seconds: float = 60.0) -> list[dict[str, Any]]:
+    def results(self, ids: Sequence[str], seconds: float = 110.0) -> list[dict[str, Any]]:
         """The results of tasks, in their order, after waiting for all of them."""
         until(lambda: set(ids) <= set(results(self.hub)), f"{len(ids)} results", seconds)
         return [json.loads(contract.splice(self.hub.get(names.result(REGION, id_)))) for id_ in ids]

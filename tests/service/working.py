@@ -155,12 +155,14 @@ def enqueue_raw(client: redis.Redis, id_: str, data: bytes, request: str) -> Non
     client.rpush(names.rq_queue(REGION), id_)
 
 
-def claimer(url: str, worker: str = "w1", *, register: bool = True, kind: Kind = "normal") -> Claimer:
+def claimer(
+    url: str, worker: str = "w1", *, register: bool = True, kind: Kind = "normal", block_seconds: float = 1.0
+) -> Claimer:
     """A claimer of a worker that RQ knows."""
     client = connect.open_redis(url, name=worker)
     if register:
         client.hset(names.rq_worker(worker), "birth", "2026-11-24T04:14:00.000000Z")
-    blocking = connect.open_redis(url, name=worker, block_seconds=1.0)
+    blocking = connect.open_redis(url, name=worker, block_seconds=block_seconds)
     return Claimer(client, blocking, region=REGION, worker=worker, kind=kind)
 
 

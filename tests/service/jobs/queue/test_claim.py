@@ -32,6 +32,8 @@ from regions import connect, names
 from tests.service.working import REGION, claimer, enqueue, enqueue_raw, task
 from tests.waiting import until
 
+WAIT_SECONDS = 60.0  # of a claim that something ends before
+
 
 def queue(client):
     return Queue(REGION, connection=client, serializer=JSONSerializer)
@@ -224,16 +226,18 @@ def test_scripts_survive_a_restart_of_their_redis(region_redis):
 
 @contextmanager
 def waiting(client, worker):
-    """Another thread of the worker waits for a job."""
-    thread = threading.Thread(target=worker.claim, args=(2,), kwargs={"wait_seconds": 1.0})
+    """Another thread of the worker waits for a job, until the end of the block brings one."""
+    thread = threading.Thread(target=worker.claim, args=(2,), kwargs={"wait_seconds": WAIT_SECONDS})
     thread.start()
     until(lambda: client.info("clients")["blocked_clients"] == 1, "the wait")
     yield
-    thread.join()
+    enqueue(client, [task()])
+    thread.join(WAIT_SECONDS)
+    assert not thread.is_alive()
 
 
 def test_an_end_claims_nothing_while_another_thread_waits_for_a_job(region_redis):
-    client, worker = region_redis.client, claimer(region_redis.url)
+    client, worker = region_redis.client, claimer(region_redis.url, block_seconds=WAIT_SECONDS)
     enqueue(client, [task()])
     (job,) = worker.claim(2).jobs
     client.script_load(FINISH.text)
@@ -246,7 +250,7 @@ def test_an_end_claims_nothing_while_another_thread_waits_for_a_job(region_redis
 
 
 def test_an_end_claims_what_waits_for_its_host_while_another_thread_waits_for_a_job(region_redis):
-    client, worker = region_redis.client, claimer(region_redis.url)
+    client, worker = region_redis.client, claimer(region_redis.url, block_seconds=WAIT_SECONDS)
     ids = enqueue(client, [task(), task()])
     tell_limits(client, {"https://example.com:443": "1 0"})
     (job,) = worker.claim(2).jobs

@@ -36,7 +36,7 @@ def own_ms(client) -> int:
 
 def is_in_file(client) -> bool:
     client.set("written", 1)
-    return client.execute_command("WAITAOF", 1, 0, 9000)[0] == 1
+    return client.execute_command("WAITAOF", 1, 0, 60_000)[0] == 1
 
 
 @steps
@@ -46,16 +46,16 @@ def test_what_waits_runs_and_is_tried_again_as_if_nothing_had_been(
     client, hub = region_redis.client, hub_redis.client
     start(claims=True)
     gate = tmp_path / "gate"
-    running = enqueue(client, [task(gate=str(gate)) for _ in range(4)])
+    running = enqueue(client, [task(gate=str(gate), deadline_seconds=200) for _ in range(4)])
     until(lambda: client.scard(names.rq_worker_executions("w1")) == 4, "four running jobs")
-    waiting = enqueue(client, [task(flaky=1, pause=1.0) for _ in range(20)])
+    waiting = enqueue(client, [task(flaky=1, pause=1.0, deadline_seconds=200) for _ in range(20)])
     before = own_ms(client)
     step(seconds)
     assert abs(own_ms(client) - before - seconds * 1000) < 60_000
     gate.touch()
     until(lambda: set(results(hub)) == {*running, *waiting}, "the results")
     step(0)
-    after = enqueue(client, [task(flaky=1, pause=1.0) for _ in range(5)])
+    after = enqueue(client, [task(flaky=1, pause=1.0, deadline_seconds=200) for _ in range(5)])
     until(lambda: set(results(hub)) == {*running, *waiting, *after}, "the later results")
     ids = [*running, *waiting, *after]
     assert {frame(hub, id_)["status"] for id_ in ids} == {"succeeded"}
@@ -70,12 +70,12 @@ def test_a_hosts_rate_and_what_it_asked_for_last_as_long_as_they_did(start, step
     start(claims=True)
     client.hset(names.LIMITS, "https://example.com:443", "8 500")
     Breakers(client).slow("https://example.com:443", 1.0)
-    first = enqueue(client, [task() for _ in range(4)])
+    first = enqueue(client, [task(deadline_seconds=200) for _ in range(4)])
     until(lambda: results(hub), "the first result")
     step(seconds)
     until(lambda: set(results(hub)) == set(first), "the results")
     step(0)
-    later = enqueue(client, [task() for _ in range(4)])
+    later = enqueue(client, [task(deadline_seconds=200) for _ in range(4)])
     until(lambda: set(results(hub)) == {*first, *later}, "the later results")
     assert {frame(hub, id_)["status"] for id_ in results(hub)} == {"succeeded"}
 
@@ -145,7 +145,7 @@ def _end(job):
 
 def test_a_redis_that_went_back_writes_its_file_again(start, step, region_redis):
     """Redis syncs its file a second after the last time, by the clock that was stepped (aof.c)."""
-    client = connect.open_redis(region_redis.url, name="test", block_seconds=10.0)
+    client = connect.open_redis(region_redis.url, name="test", block_seconds=60.0)
     start(claims=True)
     step(-HOUR)
     until(lambda: client.get(names.CLOCK) is not None, "the step to be seen")
@@ -165,7 +165,7 @@ def test_a_question_for_the_time_that_had_no_answer_may_be_asked_again(lossy_reg
 
 def test_a_step_that_was_taken_back_without_an_answer_is_taken_back_once(step, lossy_region, region_redis):
     """And what its Redis needs after it was done before."""
-    client = connect.open_redis(region_redis.url, name="test", block_seconds=10.0)
+    client = connect.open_redis(region_redis.url, name="test", block_seconds=60.0)
     assert is_in_file(client)
     began, before = now_ms(lossy_region.client), own_ms(client)
     step(-HOUR)

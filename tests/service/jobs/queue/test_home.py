@@ -110,18 +110,19 @@ def test_the_way_home_is_open_before_the_first_result_and_no_connection_is_opene
     """Nor for the second, which takes the other connection while the first one's waits for the hub's file."""
     shipper = Shipper(home)
     shipper.start()
+    until(lambda: len(connections(hub_redis)) == 2, "both connections")
     opened = connections(hub_redis)
-    assert len(opened) == 2
     for number in range(3):
         shipper.put([stored(region_redis.client, outcome(number))])
         until(lambda sent=number + 1: len(results(hub_redis.client)) == sent, "its result")
     assert connections(hub_redis) == opened
-    shipper.stop(30)
+    shipper.stop(60)
 
 
 def test_a_lost_way_home_is_opened_again_before_there_is_a_result(region_redis, hub_redis, home):
     shipper = Shipper(home)
     shipper.start()
+    until(lambda: len(connections(hub_redis)) == 2, "both connections")
     opened = connections(hub_redis)
     for one in opened:
         hub_redis.client.client_kill_filter(_id=one)
@@ -138,15 +139,15 @@ def test_a_lost_way_home_is_opened_again_before_there_is_a_result(region_redis, 
         until(
             lambda gone=opened[which]: len(now := connections(hub_redis)) == 2 and gone not in now, "a new connection"
         )
-    shipper.stop(30)
+    shipper.stop(60)
     assert results(hub_redis.client) == ["T1"]
 
 
 def test_a_hub_that_falls_silent_is_away_after_its_time_out(region_redis, far_hub, monkeypatch):
-    monkeypatch.setattr(home_module, "HUB_TIMEOUT_SECONDS", 0.3)
     home = Home(open_hub(far_hub.url, "w1"), REGION, region_redis.client)
     shipper = Shipper(home)
     assert home.prepare()
+    monkeypatch.setattr(home_module, "HUB_TIMEOUT_SECONDS", 0.3)
     far_hub.control.rule("redis", Rule(back=Way(then="hold")))
     shipper.put([stored(region_redis.client, outcome(1))])
     until(lambda: shipper.run_once() and home.backoff_seconds, "the silence to be noticed")

@@ -119,7 +119,7 @@ def test_whose_turn_it_is_stands_for_five_seconds_where_there_is_something_to_sh
     leftovers = Leftovers(client, home, "w1")
     assert leftovers._orphans() == []
     assert not client.exists(names.OUTBOX_TURN)
-    stored(client, outcome(1), age_seconds=2)
+    stored(client, outcome(1), age_seconds=-60)
     assert leftovers._orphans() == []
     client.delete(names.OUTBOX)
     stored(client, outcome(2), age_seconds=outbox.ORPHAN_SECONDS + 1)
@@ -151,7 +151,7 @@ def test_a_thread_ships_what_is_left_looks_each_second_and_ends(region_redis, hu
     idle = looks[begun:]
     assert idle[2] - idle[1] >= outbox.LOOK_SECONDS
     leftovers.stop()
-    leftovers._thread.join(10)
+    leftovers._thread.join(60)
     assert not leftovers._thread.is_alive()
 
 
@@ -168,7 +168,7 @@ def test_nothing_is_looked_for_in_an_empty_outbox_until_something_may_be_left(re
     until(lambda: results(hub_redis.client) == ["T1"], "the left one")
     leftovers.see(has_left=False)
     leftovers.stop()
-    leftovers._thread.join(10)
+    leftovers._thread.join(60)
     assert not leftovers._thread.is_alive()
 
 

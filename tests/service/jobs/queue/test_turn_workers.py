@@ -77,7 +77,7 @@ def test_four_processes_keep_one_hosts_concurrency_through_kills(start, site):
     for part in (10, 30):
         until(lambda part=part: len(site.of(SLOW)) >= part, f"{part} fetches")
         until(lambda: kill_one_that_fetches(workers), "a process that fetches")
-    found = workers.results(ids, 100)
+    found = workers.results(ids)
     assert {one["status"] for one in found} == {"succeeded"}
     assert max(one["attempts"] for one in found) > 1, "the kills hit nothing"
     assert 1 < site.peaks[SLOW] <= 3
@@ -103,7 +103,7 @@ def test_four_processes_keep_one_hosts_rate(start, site):
 def test_another_host_keeps_its_speed_while_a_slow_one_is_asked_much(start, site):
     """What waits for the slow one is in nobody's way: all of the quick host's tasks end while most of it still waits."""
     workers = start(slow=definition(SLOW, concurrency=2), quick=definition(QUICK))
-    workers.ask(asked(800, "slow", SLOW, seconds="0.2"))
+    workers.ask(asked(800, "slow", SLOW, seconds="0.5"))
     ids = workers.ask(asked(100, "quick", QUICK))
     found = workers.results(ids)
     assert {one["status"] for one in found} == {"succeeded"}
@@ -122,7 +122,7 @@ def test_a_single_question_does_not_wait_for_ten_requests_of_many(start, site):
 
 def test_who_can_not_have_a_turn_in_time_hears_so_at_once(start, site):
     workers = start(slow=definition(SLOW, rate="1/min"))
-    first, second = workers.results(workers.ask(asked(2, "slow", SLOW, deadline_seconds=50)), 30)
+    first, second = workers.results(workers.ask(asked(2, "slow", SLOW, deadline_seconds=50)))
     assert first["status"] == "succeeded"
     assert (second["status"], second["attempts"]) == ("failed", 0)
     error = second["error"]
@@ -147,8 +147,11 @@ def test_every_page_keeps_the_rate(start, site):
 
 def test_threads_that_wait_are_half_of_a_process_at_most(start, site):
     """Tasks of many pages, more than may wait at once, all come to their end, and none counts it as a failure."""
-    workers = start(1, threads=3, slow=definition(SLOW, rate="5/s", retries=0))
-    found = workers.results(workers.ask(asked(3, "slow", SLOW, pages="2", seconds="0.3")), 100)
+    workers = start(1, threads=3, slow=definition(SLOW, rate="2/s", retries=0))
+    ids = workers.ask(asked(3, "slow", SLOW, pages="2", seconds="gate"))
+    until(lambda: len(site.of(SLOW)) == 3, "all to run")
+    site.gate.set()
+    found = workers.results(ids)
     assert {(one["status"], one["count"], one["partial"]) for one in found} == {("succeeded", 3, False)}
     assert max(one["attempts"] for one in found) > 1
 

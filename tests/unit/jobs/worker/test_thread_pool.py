@@ -18,6 +18,12 @@ from jobs.worker import executor, thread_pool
 from jobs.worker.stop import RETIRE, SECOND_SIGNAL_SECONDS, Stop
 from tests.waiting import until
 
+
+@pytest.fixture(autouse=True)
+def _no_job_runs_for_long_by_itself(monkeypatch):
+    monkeypatch.setattr(thread_pool, "LONG_MS", 120_000)  # half of which no test takes
+
+
 TASK = contract.Task(
     task="T", request="R", source="a.b", region="fra", accepted_ms=1, deadline_ms=2, expires_ms=3, params={"q": "ü"}
 )
@@ -218,9 +224,8 @@ def test_who_waits_to_claim_sees_soon_that_a_job_began_to_wait():
     assert got == [1]
 
 
-def test_jobs_that_compute_for_long_keep_no_other_job_out(monkeypatch):
+def test_jobs_that_compute_for_long_keep_no_other_job_out():
     """A handful of pages that take their whole time to parse would hold up a region otherwise."""
-    monkeypatch.setattr(thread_pool, "LONG_MS", 120_000)  # half of which no test takes
     parts = idle_pool(threads=64)
     running(parts, MAX, for_ms=thread_pool.LONG_MS + 1)
     running(parts, 1, for_ms=thread_pool.LONG_MS // 2)

@@ -43,6 +43,8 @@ from regions.settings import Settings
 DRAIN_SECONDS: Final = 0.1  # between two looks whether all is acked, and for pika to close its socket
 AWAY, BROKER_AWAY = "region-redis-away", "region-rabbitmq-away"
 SILENT: Final = "RabbitMQ is away: it does not answer"
+# By the broker: a code, and a text that begins with its name.
+CLOSED: Final = re.compile(r"""\(?\d{3}\)?,? ['"]([A-Z_]+ - .+?)['"]?\)?$""")
 WRAPPED: Final = re.compile(r"\w+Error\(\d+, '([^']+)'\)")  # the text of an error of the system, in that of another one
 ASK_TICKS: Final = 2  # of EVERY_SECONDS, between two questions how long the queues are
 CLOSE_SECONDS: Final = 2.0  # for the broker's answer when the connection is closed
@@ -236,7 +238,9 @@ class Bridge:
         if self._ended:
             self._ioloop.call_later(DRAIN_SECONDS, self._ioloop.stop)  # pika closes its socket after this callback
             return
-        self._broker_reason = Reason(f"RabbitMQ is away: {innermost(error)}", BROKER_AWAY)
+        why = innermost(error)
+        how = "RabbitMQ does not let it in" if why.startswith("ACCESS_REFUSED") else "RabbitMQ is away"
+        self._broker_reason = Reason(f"{how}: {why}", BROKER_AWAY)
         self._refresh()
         self._ioloop.call_later(connect.backoff_seconds(self._attempts), self._connect)
 
@@ -458,7 +462,7 @@ def innermost(error: BaseException | str) -> str:
         inside = [*getattr(error, "exceptions", ()), getattr(error, "exception", None), *error.args]
         causes = [cause for cause in inside if isinstance(cause, BaseException)]
         error = causes[-1] if causes else _told(error)
-    found = WRAPPED.search(error)
+    found = WRAPPED.search(error) or CLOSED.search(error)
     return found[1] if found else error
 
 

@@ -62,12 +62,9 @@ def _erlang(expression: str) -> Callable[[OwnStack], object]:
 
 def _wrong_password(stack: OwnStack) -> None:
     """The region's user has another password at RabbitMQ, and its connections are closed."""
-    user = names.hub_user(REGION)
     _password(stack, "another")
-    stack.broker.evaluate(f"""
-        [rabbit_networking:close_connection(Pid, "a test") ||
-            [{{pid, Pid}}, {{user, <<"{user}">>}}] <- rabbit_networking:connection_info_all([pid, user])].
-    """)
+    of_user = f'[{{pid, Pid}}, {{user, <<"{names.hub_user(REGION)}">>}}] <- rabbit_networking:connection_info_all([pid, user])'
+    stack.broker.evaluate(f'[ok = rabbit_networking:close_connection(Pid, "a test") || {of_user}].')
 
 
 def _right_password(stack: OwnStack) -> None:
@@ -136,22 +133,19 @@ def _idle(stack: OwnStack) -> float:
     return time.monotonic()
 
 
-def _goes_on(stack: OwnStack) -> None:
-    BRIDGE_LOOP.undo(stack)
-    site.behave(stack.ports.site)
-
-
 class Cancels:
     """More tasks were cancelled than RabbitMQ, which hangs, lets the gateway tell to their region."""
 
     def do(self, stack: OwnStack) -> float:
         """Posts them all before. They wait in RabbitMQ, since the region has no bridge."""
         stack.redis("hub").config_set("maxmemory", 4 * HUB_BYTES)
-        stack.stop_part(f"bridge-{SMALL}")
-        tasks = ({"source": "alerts.slow", "params": {"n": n}} for n in range(1_000, 1_000 + KEPT_MAX + 5 * AT_ONCE))
+        stack.stop_part(f"bridge-{REGION}")
         ids = []
-        while some := [one for one, _ in zip(tasks, range(AT_ONCE), strict=False)]:
-            accepted = until(lambda some=some: (one := post(stack, *some, deadline=290)).status == 202 and one, "a 202")
+        for first in range(0, KEPT_MAX + 5 * AT_ONCE, AT_ONCE):
+            tasks = [{"source": MARKUP, "params": {"n": n}} for n in range(first, first + AT_ONCE)]
+            accepted = until(
+                lambda tasks=tasks: (one := post(stack, *tasks, deadline=290)).status == 202 and one, "a 202"
+            )
             ids.append(accepted.json()["id"])
         stack.signal("rabbitmq", signal.SIGSTOP)
         for request in ids:
@@ -159,9 +153,11 @@ class Cancels:
         return time.monotonic()
 
     def undo(self, stack: OwnStack) -> None:
-        """The memory stays: what was posted is kept for a while."""
+        """RabbitMQ goes on, and forgets the tasks, which have ended. The memory stays: what was posted is kept for a while."""
         stack.signal("rabbitmq", signal.SIGCONT)
-        stack.start_part(f"bridge-{SMALL}")
+        queue = f'rabbit_misc:r(<<"/">>, queue, <<"{names.work_queue(REGION)}">>)'
+        stack.broker.evaluate(f"rabbit_amqqueue:with({queue}, fun(Queue) -> rabbit_amqqueue:purge(Queue) end).")
+        stack.start_part(f"bridge-{REGION}")
 
 
 # The hub's Redis
@@ -310,16 +306,22 @@ class ShortKey:
 
 
 KEY = ShortKey()
-POSTS: Callable[[OwnStack], object] = lambda stack: asked(stack, MARKUP_TASK)  # noqa: E731
+
+
+def _posts(stack: OwnStack) -> None:
+    """Clients of this region and of another one, whose messages RabbitMQ confirms: so it is not all of RabbitMQ."""
+    for one in (MARKUP_TASK, "quakes.day"):
+        asked(stack, one)
+
 
 RARE = (
     Case(
         "region-rabbitmq-away", f"RabbitMQ does not let {REGION}'s bridge in",
         _wrong_password, _right_password,
     ),
-    Case("region-queue-away", f"the leader of {REGION}'s queue hangs", _erlang(f"sys:suspend({LEADER})."), _erlang(f"sys:resume({LEADER})."), POSTS),
-    Case("region-queue-full", f"{REGION}'s queue has no room", _full_queue, _longer_queue, POSTS),
-    Case("region-bridge-idle", f"the loop of {SMALL}'s bridge hangs", _idle, _goes_on),
+    Case("region-queue-away", f"the leader of {REGION}'s queue hangs", _erlang(f"sys:suspend({LEADER})."), _erlang(f"sys:resume({LEADER})."), _posts),
+    Case("region-queue-full", f"{REGION}'s queue has no room", _full_queue, _longer_queue, _posts),
+    Case("region-bridge-idle", f"the loop of {SMALL}'s bridge hangs", _idle, BRIDGE_LOOP.undo),
     Case("region-barred", f"somebody fills the hub in the name of {REGION}", _unwanted, lambda _: None, lasts_seconds=BAR_MS / 1000),
     Case("region-entries-refused", f"somebody writes nonsense in the name of {REGION}", _nonsense, lambda stack: nearfetch(stack, "dead", "drop", "--all")),
     Case("region-scale-wrong", f"[scale] of {REGION} is wrong", _scale_wrong, _scale_right),
@@ -328,7 +330,8 @@ RARE = (
     Case("standby-not-ready", "a standby lacks a secret", *written("sources/alerts.standby.toml", STANDBY)),
     Case("gateway-away", "a second gateway is killed", SECOND.do, SECOND.undo),
     Case("key-expires", "a key expires and has no successor", KEY.do, KEY.undo, has_keys=True),
-    Case("gateway-clean-up-full", "many tasks are cancelled while RabbitMQ hangs", Cancels().do, Cancels().undo),
 )  # fmt: skip
 
-ALL = (*CASES, *RARE)
+CANCELS = Cancels()
+LAST_ONE = Case("gateway-clean-up-full", "many tasks are cancelled while RabbitMQ hangs", CANCELS.do, CANCELS.undo)
+ALL = (*RARE, *CASES, LAST_ONE)

@@ -28,7 +28,7 @@ from web.http.exchange import Exchange, refused
 from web.http.problems import Problem
 from web.hub import events, scripts
 from web.hub.events import Event, Happened
-from web.hub.faults import GONE, SILENT_MS, Book, Fault, Found, Queued, is_idle, is_late, of_region
+from web.hub.faults import GONE, SILENT, SILENT_MS, Book, Fault, Found, Queued, is_idle, is_late, of_region
 from web.hub.gateways import Presence, name_of
 from web.hub.ledger import Ledger
 from web.hub.redis import Hub, HubUnavailable
@@ -48,7 +48,6 @@ SHOWN_MAX: Final = 200  # characters of a reason in a message
 # A bridge that has just started says for a moment that it is not connected yet.
 SETTLING: Final = ("region-bridge-paused", "region-rabbitmq-away", "region-queue-away")
 SETTLING_SECONDS: Final = 1.5
-SILENT: Final = ("region-down", "region-bridge-away", "region-workers-away")  # regions may have reported in vain
 
 Told = Callable[[], Iterable[Found]]
 

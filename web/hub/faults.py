@@ -21,6 +21,7 @@ AHEAD_MS: Final = 120_000  # how far a status may be ahead of the hub's clock; w
 REFUSED_SHOWN_MS: Final = 600_000  # how long after the last refused entry a region's status shows it
 RUNBOOKS: Final = "/runbooks"  # the page of the gateway with a section for each fault
 
+SILENT: Final = ("region-down", "region-bridge-away", "region-workers-away")  # such a region may have reported in vain
 UNREPORTED_SECONDS: Final = 1.0  # a bridge that consumes no more says so within this time
 GONE: Final = "no bridge is alive: RabbitMQ knows no consumer"
 SLOW_MS: Final = 100.0  # a Redis that takes longer to answer is slow
@@ -369,9 +370,14 @@ class Book:
 def without_consequences(found: Iterable[Found]) -> list[Found]:
     """Without the faults of regions that another one of these explains."""
     faults = list(found)
-    of_hub = {one.name for one in faults}
-    explained = {"region-rabbitmq-away"} if "rabbitmq-away" in of_hub else set()
-    return [one for one in faults if one.name not in explained]
+    is_broker_away = any(one.name == "rabbitmq-away" for one in faults)
+    barred = {one.region for one in faults if one.name == "region-barred"}
+    return [
+        one
+        for one in faults
+        if not (is_broker_away and one.name == "region-rabbitmq-away")
+        and not (one.region in barred and one.name in SILENT)  # what it reports is not let in
+    ]
 
 
 def _fault(one: Found, since_ms: int) -> Fault:

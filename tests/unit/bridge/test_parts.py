@@ -207,3 +207,8 @@ def test_the_reason_of_a_lost_broker_is_the_innermost_one() -> None:
     assert bridge.innermost(AMQPHeartbeatTimeout("too many missed heartbeats")) == "too many missed heartbeats"
     assert bridge.innermost(StreamLostError()) == "StreamLostError"
     assert bridge.innermost("text") == "text"
+    refused = "ACCESS_REFUSED - Login was refused using authentication mechanism PLAIN."
+    assert bridge.innermost(f"ConnectionClosedByBroker: (403) '{refused}'") == refused
+    assert bridge.innermost("(320, 'CONNECTION_FORCED - somebody')") == "CONNECTION_FORCED - somebody"
+    vhost = "NOT_ALLOWED - access to vhost 'x' refused"
+    assert bridge.innermost(f'(530, "{vhost}")') == vhost

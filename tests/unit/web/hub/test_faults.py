@@ -21,6 +21,7 @@ from web.hub.faults import (
     is_late,
     living,
     of_region,
+    without_consequences,
 )
 from web.hub.region import RegionState
 
@@ -194,6 +195,12 @@ def test_a_region_is_not_blamed_for_a_broker_that_is_away_for_the_gateway_too():
     assert [one.name for one in book.faults] == ["rabbitmq-away"]
     book.see(NOW, found[1:])
     assert [one.name for one in book.faults] == ["region-rabbitmq-away"] * 2
+
+
+def test_a_region_that_is_kept_out_is_not_blamed_for_saying_nothing():
+    silent = [Found("region-down", "x", region=one) for one in ("fra", "nyc")]
+    told = without_consequences([Found("region-barred", "it fills the hub", region="fra"), *silent])
+    assert [(one.name, one.region) for one in told] == [("region-barred", "fra"), ("region-down", "nyc")]
 
 
 def test_every_name_that_the_parts_say_is_one():

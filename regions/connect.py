@@ -7,6 +7,7 @@ repeats only idempotent writes.
 import functools
 import queue
 import random
+import re
 import socket
 import ssl
 import threading
@@ -41,6 +42,7 @@ BACKOFF_FIRST_SECONDS: Final = 0.1
 BACKOFF_MAX_SECONDS: Final = 2.0
 REDIS_FLOOR: Final = (7, 2)
 RABBITMQ_FLOOR: Final = (4, 0)
+_PASSWORD: Final = re.compile(r"([?&]\w*password=)[^&\s]*", re.IGNORECASE)  # in a URL's query
 
 # What redis-py raises when a Redis can't be reached. A full or loading Redis answers, with a child of ResponseError.
 AWAY: Final = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)
@@ -418,14 +420,14 @@ def open_mongo(url: str, *, name: str) -> Any:
             journal=True,
             tz_aware=True,
         )
-    except pymongo.errors.PyMongoError as error:
+    except (pymongo.errors.PyMongoError, OSError) as error:  # OSError: a file of a certificate that can't be read
         raise ValueError(f"expected a MongoDB URL: {without_password(str(error))}") from error
 
 
 def without_password(url: str) -> str:
-    """A URL, or several with commas, without passwords, for logs and people."""
+    """A URL, or several with commas, without passwords, for logs and people. Those of keys stand in its query."""
     shown = []
     for part in url.split(","):
         scheme, separator, rest = part.strip().rpartition("://")
-        shown.append(scheme + separator + rest.rpartition("@")[2])
+        shown.append(scheme + separator + _PASSWORD.sub(r"\1***", rest.rpartition("@")[2]))
     return ",".join(shown)

@@ -1,10 +1,14 @@
-"""Checks of TLS: until when the certificate of a server is valid, and whether it is for that name and from a CA that we trust."""
+"""Checks of TLS: until when the certificate of a server is valid, and whether it is for that name and from a CA that we trust.
+
+Also of the certificates by which our own clients show who they are (``own``): until when they are valid.
+"""
 
 import datetime as dt
 import ipaddress
 import socket
 import ssl
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
@@ -15,6 +19,7 @@ from scripts.checks.finding import Finding
 SECONDS: Final = 4.0
 SOON_DAYS: Final = 21
 COST: Final = "its clients refuse to connect"
+REFUSED: Final = "the server refuses our connections"
 PORTS: Final = {"rediss": 6379, "amqps": 5671, "https": 443}
 
 Context = Callable[[], ssl.SSLContext]
@@ -72,22 +77,65 @@ def _of_redis(url: str) -> Context:
     return made
 
 
-def _of_mongo(url: str) -> list[tuple[str, str, int, Context]]:
-    """The history's servers, if they are asked over TLS. Those of a ``mongodb+srv`` URL are asked of DNS; none if that fails."""
+def own(settings: Settings) -> list[tuple[str, str]]:
+    """The certificates that our clients show to servers: of what, and the file."""
+    found = []
+    redises = {
+        "hub's Redis": settings.hub.redis,
+        **{f"Redis of {name}": of.redis.url for name, of in settings.region.items()},
+    }
+    for what, url in redises.items():
+        for one in hosts.split(url, "redis"):
+            found += [(what, file) for file in parse_qs(urlsplit(one).query).get("ssl_certfile", [])]
+    if file := _mongo(settings.hub.mongo)["options"].get("tlsCertificateKeyFile"):
+        found.append(("history", str(file)))
+    return [(f"client of the {what}", file) for what, file in dict.fromkeys(found)]
+
+
+def shown_by_client(what: str, file: str) -> Iterator[Finding]:
+    """The end of a certificate in a file: its first one, as OpenSSL takes it."""
+    common: dict[str, Any] = {"check": "certificate", "what": what, "where": file}
+    try:
+        begin, end, text = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----", Path(file).read_text("ascii")
+        ends = not_after(ssl.PEM_cert_to_DER_cert(text[text.index(begin) : text.index(end) + len(end)]))
+    except (OSError, ValueError) as error:
+        expected = "a file with a certificate in PEM"
+        yield Finding(
+            severity="wrong",
+            expected=expected,
+            found=str(error),
+            cost=REFUSED,
+            mend=f"put the certificate into {file}",
+            **common,
+        )
+        return
+    yield _until(ends, REFUSED, f"renew the certificate in {file}, and restart the part", **common)
+
+
+def _mongo(url: str) -> dict[str, Any]:
+    """What a MongoDB URL says: ``nodelist`` and ``options``. Hosts of ``mongodb+srv`` are asked of DNS; nothing if that fails."""
+    nothing: dict[str, Any] = {"nodelist": [], "options": {}}
     if not url:
-        return []
+        return nothing
     import pymongo.errors  # noqa: PLC0415 - slow to import
     from pymongo.uri_parser import parse_uri  # noqa: PLC0415
 
     try:
-        parsed = parse_uri(url, connect_timeout=SECONDS)
-    except (pymongo.errors.PyMongoError, ValueError):  # the check of the connection says what is wrong
-        return []
+        return dict(parse_uri(url, connect_timeout=SECONDS))
+    except (pymongo.errors.PyMongoError, ValueError, OSError):  # the check of the connection says what is wrong
+        return nothing
+
+
+def _of_mongo(url: str) -> list[tuple[str, str, int, Context]]:
+    """The history's servers, if they are asked over TLS."""
+    parsed = _mongo(url)
     options = parsed["options"]
     is_any = options.get("tlsAllowInvalidCertificates", False)
 
     def made() -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=options.get("tlsCAFile"))
+        if file := options.get("tlsCertificateKeyFile"):
+            context.load_cert_chain(file, password=options.get("tlsCertificateKeyFilePassword"))
         if is_any or options.get("tlsAllowInvalidHostnames", False):
             context.check_hostname = False
         if is_any:
@@ -106,17 +154,9 @@ def seen(what: str, host: str, port: int, context: Context) -> Iterator[Finding]
     except (OSError, ValueError) as error:
         yield Finding(severity="unseen", note=f"no certificate is shown: {error}", **common)
         return
-    left = ends - dt.datetime.now(dt.UTC)
-    shown = f"{ends:%Y-%m-%d %H:%M} UTC"
-    if left.total_seconds() <= 0:
-        yield Finding(
-            severity="wrong",
-            expected="a certificate that is valid",
-            found=f"it expired {shown}",
-            cost=COST,
-            mend=f"renew the certificate of {host}, and have the server read it again",
-            **common,
-        )
+    at_end = _until(ends, COST, f"renew the certificate of {host}, and have the server read it again", **common)
+    if at_end.severity == "wrong":
+        yield at_end
         return
     try:
         with (
@@ -149,17 +189,22 @@ def seen(what: str, host: str, port: int, context: Context) -> Iterator[Finding]
     except OSError as error:
         yield Finding(severity="unseen", note=str(error), **common)
         return
+    yield at_end
+
+
+def _until(ends: dt.datetime, cost: str, mend: str, **common: Any) -> Finding:
+    """What there is to say of a certificate that ends then."""
+    left, shown = ends - dt.datetime.now(dt.UTC), f"{ends:%Y-%m-%d %H:%M} UTC"
+    if left.total_seconds() <= 0:
+        expected = "a certificate that is valid"
+        return Finding(severity="wrong", expected=expected, found=f"it expired {shown}", cost=cost, mend=mend, **common)
     if left.days < SOON_DAYS:
-        yield Finding(
-            severity="better",
-            expected=f"a certificate that is valid for {SOON_DAYS} days more",
-            found=f"it expires {shown}",
-            cost=f"from then on {COST}",
-            mend=f"renew the certificate of {host}, and have the server read it again",
-            **common,
+        expected = f"a certificate that is valid for {SOON_DAYS} days more"
+        cost = f"from then on {cost}"
+        return Finding(
+            severity="better", expected=expected, found=f"it expires {shown}", cost=cost, mend=mend, **common
         )
-    else:
-        yield Finding(severity="fine", note=f"valid until {shown}", **common)
+    return Finding(severity="fine", note=f"valid until {shown}", **common)
 
 
 def _ends(host: str, port: int) -> dt.datetime:

@@ -229,6 +229,8 @@ def _of_certificates(where: Place) -> Iterator[Check]:
             f"{at}:{port}",
             cost=certificates.COST,
         )
+    for what, file in certificates.own(_own(where)):
+        yield Check("certificate", what, partial(certificates.shown_by_client, what, file), file)
 
 
 def _of_host(where: Place) -> Iterator[Check]:

@@ -61,6 +61,8 @@ def test_a_connection_tells_its_name_before_its_first_command_and_nothing_else(t
         ("amqp://u:p%40w@a:1/%2F,amqp://u:pw@b:2/%2F", "amqp://a:1/%2F,amqp://b:2/%2F"),
         ("redis://h:1/0", "redis://h:1/0"),
         ("rediss://user:p@ss@h:1/0", "rediss://h:1/0"),
+        ("rediss://u:pw@h:1/0?ssl_password=pw&ssl_keyfile=k.pem", "rediss://h:1/0?ssl_password=***&ssl_keyfile=k.pem"),
+        ("mongodb://a,b:2/?tlsCertificateKeyFilePassword=pw", "mongodb://a,b:2/?tlsCertificateKeyFilePassword=***"),
     ],
 )
 def test_a_shown_url_has_no_credentials(url, shown):

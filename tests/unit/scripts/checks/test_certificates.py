@@ -120,37 +120,78 @@ def of_history(url: str):
     return [finding for one in found if one[0] == "history" for finding in certificates.seen(*one)]
 
 
-def test_a_document_store_is_judged_as_its_client_would(tmp_path):
-    """A real one with TLS: what doctor calls fine its client takes, and what it calls wrong its client refuses."""
-    cert, key = certificate(tmp_path, "-days", "3")
-    port = free_port()
-    words = ["--host", "127.0.0.1", "--port", str(port), "--storage-path", str(tmp_path / "data"), "--standalone"]
-    words += ["--tls-cert-file", str(cert), "--tls-key-file", str(key)]
-    trusted = f"mongodb://127.0.0.1:{port}/?tlsCAFile={cert}"
-
-    def why_not(url: str) -> str:
+def why_not(url: str) -> str:
+    """Why a document store lets no client in, "" if it does."""
+    try:
         client = connect.open_mongo(url, name="test")
-        try:
-            client.admin.command("ping")
-        except Exception as error:  # noqa: BLE001 - whatever it is, the store was refused
-            return str(error)
-        finally:
-            client.close()
-        return ""
+    except ValueError as error:
+        return str(error)
+    try:
+        client.admin.command("ping")
+    except Exception as error:  # noqa: BLE001 - whatever it is, the store was refused, or refused us
+        return str(error)
+    finally:
+        client.close()
+    return ""
 
-    command = [sys.executable, "-m", "secantus", *words, "--cache-size", "64M"]
-    running = Running(Service("store", command, tmp_path / "store.log", lambda: why_not(trusted) or None)).start()
+
+def store(folder, cert, key, trusted: str, *words: str) -> Running:
+    """A document store with TLS, once a client may use it by this URL."""
+    port = str(trusted.rpartition(":")[2].partition("/")[0])
+    command = [sys.executable, "-m", "secantus", "--host", "127.0.0.1", "--port", port, "--standalone", *words]
+    command += ["--storage-path", str(folder / "data"), "--cache-size", "64M"]
+    command += ["--tls-cert-file", str(cert), "--tls-key-file", str(key)]
+    return Running(Service("store", command, folder / "store.log", lambda: why_not(trusted) or None)).start()
+
+
+def test_a_document_store_is_judged_as_its_client_would(tmp_path):
+    """A real one with TLS, which wants a certificate of its clients, too.
+
+    What doctor calls fine its client takes, and what it calls wrong its client refuses.
+    """
+    cert, key = certificate(tmp_path, "-days", "3")
+    ours, our_key = certificate(tmp_path, "-days", "400")
+    both = tmp_path / "both.pem"
+    both.write_text(our_key.read_text() + ours.read_text())
+    port = free_port()
+    client = f"tlsCertificateKeyFile={both}"
+    trusted = f"mongodb://127.0.0.1:{port}/?tlsCAFile={cert}&{client}"
+    running = store(tmp_path, cert, key, trusted, "--tls-ca-file", str(ours), "--tls-require-client-cert")
     try:
         (found,) = of_history(trusted)
         assert (found.severity, found.where) == ("better", f"127.0.0.1:{port}"), "it expires in three days"
-        (found,) = of_history(f"mongodb://127.0.0.1:{port}/?tls=true")
+        (found,) = of_history(f"mongodb://127.0.0.1:{port}/?tls=true&{client}")
         assert (found.severity, found.found) == ("wrong", "self-signed certificate")
         assert "tlsCAFile" in found.mend
-        assert "self-signed certificate" in why_not(f"mongodb://127.0.0.1:{port}/?tls=true")
-        assert of_history(f"mongodb://127.0.0.1:{port}/?tls=true&tlsInsecure=true")[0].severity == "better"
+        assert "self-signed certificate" in why_not(f"mongodb://127.0.0.1:{port}/?tls=true&{client}")
+        assert of_history(f"mongodb://127.0.0.1:{port}/?tls=true&tlsInsecure=true&{client}")[0].severity == "better"
         assert of_history(f"mongodb://127.0.0.1:{port}/") == [], "nobody asks it over TLS"
+        assert why_not(f"mongodb://127.0.0.1:{port}/?tlsCAFile={cert}"), "it lets in nobody without a certificate"
     finally:
         running.stop()
+
+
+def test_the_certificate_of_a_client_is_looked_at_in_its_file(tmp_path):
+    def found(url: str, variable: str = "NEARFETCH__HUB__MONGO") -> list[tuple[str, str, str]]:
+        looked = [certificates.shown_by_client(*one) for one in certificates.own(settings.load({variable: url}))]
+        return [(one.what, one.severity, one.found) for some in looked for one in some]
+
+    for days, severity in (("3", "better"), ("400", "fine")):
+        cert, key = certificate(tmp_path, "-days", days)
+        both = tmp_path / f"both{days}.pem"
+        both.write_text(key.read_text() + cert.read_text())
+        ((what, how, _),) = found(f"mongodb://h/?tls=true&tlsCertificateKeyFile={both}")
+        assert (what, how) == ("client of the history", severity)
+        redis_url = f"rediss://h:1/0?ssl_certfile={cert}&ssl_keyfile={key}"
+        ((what, how, _),) = found(redis_url, "NEARFETCH__HUB__REDIS")
+        assert (what, how) == ("client of the hub's Redis", severity)
+    old, _ = certificate(tmp_path, "-not_before", "20200101000000Z", "-not_after", "20210101000000Z")
+    ((_, how, why),) = found(f"rediss://h:1/0?ssl_certfile={old}", "NEARFETCH__HUB__REDIS")
+    assert (how, why) == ("wrong", "it expired 2021-01-01 00:00 UTC")
+    ((_, how, why),) = found("rediss://h:1/0?ssl_certfile=/none.pem", "NEARFETCH__HUB__REDIS")
+    assert (how, "No such file" in why) == ("wrong", True)
+    assert found("mongodb://h/?tls=true") == []
+    assert "not readable" in why_not("mongodb://h/?tlsCertificateKeyFile=/none.pem")
 
 
 def test_a_document_store_s_certificate_for_another_name_is_wrong_unless_names_do_not_count(served):

@@ -16,30 +16,41 @@ from tests import broker
 if TYPE_CHECKING:  # few tests need it, and it takes a while to import
     from tests.browser import Browser
 
-# The tests of these folders share a whole stack a process, but for those of the files that need none, or start their own.
+# The files, by their path below tests, that share a process, since their tests share a stack or hurt the same broker.
+SHARED = {
+    **dict.fromkeys(("promises/test_ambiguous_success", "promises/test_half_open", "promises/test_hub_slow_disk"), "second stack"),
+    **dict.fromkeys((
+        "promises/test_takeover", "promises/test_gateway_crash", "promises/test_central_redis_away", "promises/test_hostile_client",
+        "promises/test_waiters",
+    ), "third stack"),
+    **dict.fromkeys(("stack/test_definitions", "stack/test_moves"), "changed stack"),
+    **dict.fromkeys((
+        "service/web/flow/test_accept", "service/bridge/test_bridge", "service/web/flow/test_clean", "service/scripts/test_region_rights",
+    ), "own broker"),
+}  # fmt: skip
+# The other files of these folders share the folder's stack, but for those that need none, or start their own.
 WITH_ONE_STACK = ("stack", "promises")
 ALONE = (
-    "test_backlog_across_ocean", "test_bombs", "test_chaos", "test_cron", "test_definitions",
-    "test_every_fault", "test_poison", "test_ssrf", "test_up_alone", "test_worker_crash",
+    "promises/test_backlog_across_ocean", "promises/test_bombs", "promises/test_cron", "promises/test_every_fault", "promises/test_poison",
+    "promises/test_ssrf", "promises/test_worker_crash", "stack/test_chaos", "stack/test_up_alone", "stack/test_wan",
 )  # fmt: skip
-# These share a stack of their own, so that the tests of promises take no longer than the others.
-WITH_OTHER_STACK = {
-    **dict.fromkeys(("test_ambiguous_success", "test_half_open", "test_hub_slow_disk"), "second stack"),
-    **dict.fromkeys(("test_takeover", "test_gateway_crash", "test_central_redis_away", "test_hostile_client", "test_waiters"), "third stack"),
-}  # fmt: skip
 # The hub is away after a minute in which nothing hurt the gateway's servers: what comes before leaves them alone for so long.
 THIRD_IN_ORDER = (
     "test_takeover.py", "is_succeeded[stopped]", "test_hostile_client.py", "test_waiters.py", "is_succeeded[frozen]", "test_gateway_crash.py",
 )  # fmt: skip
-# These share a broker of their own, which they hurt.
-WITH_OWN_BROKER = ("test_accept", "test_bridge", "test_clean", "test_region_rights")
 # Seconds of what takes longer than most: the longest begins first, so that none is alone in the end.
 LONG = {
-    "promises": 280, "second stack": 260, "third stack": 270, "stack": 185, "test_cron": 130, "test_every_fault": 100, "own broker": 120, "test_ensure": 60,
-    "test_up_alone": 80, "test_pages": 60, "test_try": 40, "test_stuck_workers": 80, "test_pool": 80, "test_turn_workers": 80, "test_worker": 70, "test_worker_crash": 60, "test_backlog_across_ocean": 60,
-    "test_definitions": 60, "test_bombs": 50, "test_clock": 50, "test_shared_fetch_workers": 50, "test_cache_workers": 40, "test_scaling": 40, "test_ssrf": 40,
-    "test_dead": 30, "test_examiner": 30, "test_figures": 60, "test_forged_tasks": 30, "test_gateway_threads": 30, "test_history": 30, "test_hostile_entries": 30, "test_hub_clock": 30,
-    "test_manners_workers": 30, "test_more_hosts": 30, "test_patterns": 30, "test_policy": 60, "test_raw_worker": 30, "test_scale": 30,
+    "stack": 260, "second stack": 250, "third stack": 240, "promises": 200, "own broker": 120, "promises/test_cron": 130, "changed stack": 150,
+    "stack/test_up_alone": 110, "promises/test_every_fault": 75, "service/scripts/test_policy": 70, "service/bridge/test_ensure": 60,
+    "promises/test_worker_crash": 60, "service/jobs/worker/test_stuck_workers": 70, "service/jobs/pool/test_pool": 80,
+    "service/jobs/queue/test_turn_workers": 60, "service/web/console/test_figures": 60, "service/web/console/test_pages": 60,
+    "promises/test_backlog_across_ocean": 55, "promises/test_bombs": 55, "service/jobs/queue/test_clock": 50, "service/web/console/test_signin": 30,
+    "service/jobs/worker/test_worker": 50, "service/jobs/pool/test_scaling": 50, "service/web/api/test_faults": 50, "stack/test_wan": 50,
+    "service/jobs/queue/test_shared_fetch_workers": 45, "service/bridge/test_durable": 40, "service/web/flow/test_takeover": 40, "promises/test_ssrf": 40,
+    "service/web/console/test_try": 40, "service/jobs/answers/test_cache_workers": 40, "stack/test_chaos": 40, "service/web/flow/test_hostile_entries": 30,
+    "service/web/flow/test_dead": 30, "service/jobs/pool/test_examiner": 30, "service/web/flow/test_history": 30, "service/web/flow/test_gateway_threads": 30,
+    "service/jobs/queue/test_manners_workers": 30, "service/jobs/queue/test_more_hosts": 30, "service/jobs/answers/test_raw_worker": 30,
+    "service/regions/test_hub_clock": 30, "promises/test_poison": 30,
 }  # fmt: skip
 
 settings.register_profile(
@@ -71,11 +82,11 @@ def pytest_collection_finish() -> None:
 
 def shares(path: PurePath) -> str:
     """What the tests of a file share a process by: a stack, a broker, or being of one file."""
-    if path.stem in WITH_OTHER_STACK:
-        return WITH_OTHER_STACK[path.stem]
-    if path.parent.parent.name == "tests" and path.parent.name in WITH_ONE_STACK and path.stem not in ALONE:
-        return path.parent.name
-    return "own broker" if path.stem in WITH_OWN_BROKER else str(path)
+    name = "/".join(path.with_suffix("").parts).rpartition("tests/")[2]
+    folder = name.partition("/")[0]
+    if name in SHARED:
+        return SHARED[name]
+    return folder if folder in WITH_ONE_STACK and name not in ALONE else name
 
 
 class ByShare(LoadScopeScheduling):
@@ -92,7 +103,7 @@ def pytest_xdist_make_scheduler(config, log) -> ByShare:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """What takes longest comes first where several processes share the tests."""
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: (-LONG.get(PurePath(shares(item.path)).stem, 0), turn(item)))
+        items.sort(key=lambda item: (-LONG.get(shares(item.path), 0), turn(item)))
 
 
 def turn(item: pytest.Item) -> int:

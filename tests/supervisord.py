@@ -16,8 +16,9 @@ import traceback
 from collections.abc import Mapping
 from typing import Final, NoReturn
 
+from regions.process import Process, _command, stat
 from regions.settings import ROOT
-from scripts.stack import launch
+from scripts.stack import launch, processes
 from scripts.stack.supervision import Supervisor
 from tests import forked
 
@@ -62,6 +63,24 @@ def up() -> NoReturn:
     for module in (changed_regions, up):
         module.Supervisor = ForkingSupervisor
     sys.exit(up.main(sys.argv[1:]))
+
+
+def command() -> NoReturn:
+    """``nearfetch``, whose stacks have this supervisord."""
+    from scripts import cli
+    from scripts.chaos.stack import ChaosStack
+    from scripts.stack import own_stack
+
+    own_stack.Supervisor = ForkingSupervisor
+    ChaosStack.fork_server = fork_server
+    sys.exit(cli.main())
+
+
+def fork_server(stack, region: str) -> int:
+    """``ChaosStack.fork_server`` where a pool's processes are no children of its own: of its group, the one with that word that none such forked."""
+    pool = Process.of(stack.pid(f"workers-{region}"))
+    found = {pid: stat(pid) for pid in (processes.group(pool) if pool else ()) if b"--fork-server" in _command(pid)}
+    return next((pid for pid, fields in found.items() if fields and int(fields[1]) not in found), 0)
 
 
 def become(filename: str, argv: list[str], environ: Mapping[str, str]) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -11,36 +12,52 @@ from pathlib import Path
 
 import pytest
 
+from regions.process import Process
 from regions.settings import ROOT
 from scripts.stack.ports import free_block
+from scripts.stack.processes import group, signal_group
 from scripts.stack.services import Guard
 from tests import forked
 from tests.waiting import until
 from tests.wire import ask
 
 UP, NEARFETCH = ROOT / "scripts" / "up", ROOT / "scripts" / "nearfetch"
+FORKING_UP = "from tests import supervisord; supervisord.up()"
 SECONDS = 300.0  # of a machine that may have much else to do
 
 
 @dataclass
 class Stack:
-    """One stack: its data folder, its gateway's address, and what ``up`` said when it was ready."""
+    """One stack: its data folder, its gateway's address, and what ``up`` said when it was ready.
+
+    ``forks``: its Python parts are forked, which takes a tenth of the time; else they start as a user's do.
+    """
 
     data: Path
     port: int
     environment: dict[str, str]
     output: str = ""
+    forks: bool = False
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
     def up(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Runs scripts/up on this data folder."""
-        return run(UP, "--data", str(self.data), *words, environment=self.environment, check=check)
+        """Runs scripts/up on this data folder; where it forks, without the shell script, which only installs what is missing."""
+        words = ("--data", str(self.data), *words)
+        if not self.forks:
+            return run(UP, *words, environment=self.environment, check=check)
+        self.data.mkdir(mode=0o700, exist_ok=True)
+        return python(["-c", FORKING_UP, *words], forked.UP, self.environment, check=check)
 
     def end(self) -> None:
-        """Stops it where it runs; nothing of it is left."""
+        """Stops it where it runs, one that forks without being gentle; nothing of it is left."""
+        if self.forks:
+            run = self.data / "run"
+            for file in (run / "supervisord.pid", *run.glob("*.pid")):  # first of all, who starts the others again
+                if (process := Process.read(file)) and group(process):
+                    signal_group(process.pid, signal.SIGKILL)
         if self.processes():
             self.up("--stop")
         until(lambda: self.processes() == [], "its processes to end")
@@ -50,9 +67,7 @@ class Stack:
     ) -> subprocess.CompletedProcess[str]:
         """Runs the command line against this stack, as ``scripts/nearfetch`` does; starting that takes half a second of CPU."""
         environment = {**self.environment, "NEARFETCH_DATA": str(self.data), "PYTHONPATH": str(ROOT)}
-        command = [*program, *words]
-        done = forked.run(command, imported=forked.COMMAND, env=environment, text=True, timeout=SECONDS)
-        return checked(command, done) if check else done
+        return python([*program, *words], forked.COMMAND, environment, check=check)
 
     def succeeds(self, *words: str) -> subprocess.CompletedProcess[str]:
         """The same, until it ends with 0, as its user would: a busy machine refuses a request now and then."""
@@ -106,6 +121,13 @@ def run(*command: object, environment: dict[str, str], check: bool) -> subproces
     return checked(command, done) if check else done
 
 
+def python(
+    command: list[str], imported: tuple[str, ...], environment: dict[str, str], *, check: bool
+) -> subprocess.CompletedProcess[str]:
+    done = forked.run(command, imported=imported, cwd=ROOT, env=environment, text=True, timeout=SECONDS)
+    return checked(command, done) if check else done
+
+
 def checked(command: Sequence[object], done: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
     """What ended well, or the test is at fault."""
     if done.returncode != 0:
@@ -115,13 +137,13 @@ def checked(command: Sequence[object], done: subprocess.CompletedProcess[str]) -
 
 @pytest.fixture(scope="package")
 def make_stack() -> Iterator[Callable[..., Stack]]:
-    """Makes a stack that is not started yet; keywords are variables of its environment."""
+    """Makes a stack that is not started yet; keywords are variables of its environment, ``forks`` is ``Stack.forks``."""
     stacks, guards = [], []
 
-    def make(**variables: str) -> Stack:
+    def make(*, forks: bool = False, **variables: str) -> Stack:
         folder = Path(tempfile.mkdtemp(prefix="nearfetch-stack-"))
         clean = {key: value for key, value in os.environ.items() if not key.startswith("NEARFETCH")}
-        stack = Stack(folder / "data", free_block(), {**clean, **variables})
+        stack = Stack(folder / "data", free_block(), {**clean, **variables}, forks=forks)
         stop = f'"{UP}" --stop --data "{stack.data}"; rm -rf "{folder}"'
         stacks.append(stack)
         guards.append(Guard(["/bin/sh", "-c", stop]))
@@ -157,10 +179,9 @@ def inside(stack: Stack):
 
 @pytest.fixture(scope="package")
 def one_region(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A folder of regions that has one, with one worker process: a stack of it starts with half of the CPU."""
+    """A folder of regions that has one."""
     folder = tmp_path_factory.mktemp("regions")
-    text = (ROOT / "regions" / "fra.toml").read_text(encoding="utf-8")
-    (folder / "fra.toml").write_text(text.replace("min = 2", "min = 1"), encoding="utf-8")
+    write_region(folder, "fra")
     return str(folder)
 
 
@@ -170,3 +191,33 @@ def other(make_stack: Callable[..., Stack], one_region: str) -> Iterator[Stack]:
     made = make_stack(NEARFETCH__REGIONS__PATH=one_region)
     yield made
     made.end()
+
+
+@dataclass
+class Own:
+    """A stack of one region whose folders of regions and of sources are a test's own, to change."""
+
+    stack: Stack
+    regions: Path
+    sources: Path
+
+
+@pytest.fixture(scope="package")
+def own(make_stack: Callable[..., Stack], tmp_path_factory: pytest.TempPathFactory) -> Own:
+    """Shared by the tests of what changes under a running stack; shipped sources of other regions have none here."""
+    folder = tmp_path_factory.mktemp("own")
+    regions, sources = folder / "regions", folder / "sources"
+    sources.mkdir()
+    regions.mkdir()
+    write_region(regions, "fra")
+    made = make_stack(forks=True, NEARFETCH__REGIONS__PATH=str(regions), NEARFETCH__SOURCES__PATH=str(sources))
+    made.up("--detach", "--port", str(made.port))
+    return Own(made, regions, sources)
+
+
+def write_region(folder: Path, name: str) -> None:
+    """A region's file in a folder of regions: with one worker process, so that it starts with half of the CPU."""
+    text = (ROOT / "regions" / "fra.toml").read_text(encoding="utf-8")
+    (folder / f"{name}.toml").write_text(
+        text.replace("Frankfurt", name.upper()).replace("min = 2", "min = 1"), encoding="utf-8"
+    )

@@ -78,15 +78,12 @@ class Traffic:
 
 
 @pytest.fixture
-def changing(make_stack, one_region, tmp_path):
-    """A stack with a folder of the user's own definitions, and its one file."""
-    path = tmp_path / "own" / "changing.toml"
-    path.parent.mkdir()
+def changing(own):
+    """A stack with a folder of the user's own definitions, and one file in it."""
+    path = own.sources / "changing.toml"
     path.write_text(FIRST)
-    made = make_stack(NEARFETCH__SOURCES__PATH=str(path.parent), NEARFETCH__REGIONS__PATH=one_region)
-    made.up("--detach", "--port", str(made.port))
-    yield made, path
-    made.end()
+    yield own.stack, path
+    path.unlink(missing_ok=True)
 
 
 def shown(stack):

@@ -5,8 +5,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +14,8 @@ import pytest
 
 from regions.settings import ROOT
 from scripts.stack.ports import free_port
-from tests.stack.conftest import Stack
+from tests.forked import GATEWAY, Forked
+from tests.stack.conftest import Stack, write_region
 from tests.stack.driving import Inside, Ledger, is_up
 from tests.waiting import until
 from tests.wire import ask
@@ -93,31 +92,22 @@ class Load:
 
 
 @pytest.fixture(scope="module")
-def places(tmp_path_factory):
-    """Folders of regions, of which fra is there, and of sources, of which one is there."""
-    folder = tmp_path_factory.mktemp("moves")
-    regions, sources = folder / "regions", folder / "sources"
-    regions.mkdir()
-    sources.mkdir()
-    write_region(regions, "fra")
-    (sources / "moving.toml").write_text(SOURCE, encoding="utf-8")
-    return regions, sources
-
-
-def write_region(folder, name: str) -> None:
-    text = (ROOT / "regions" / "fra.toml").read_text(encoding="utf-8")
-    text = text.replace("Frankfurt", name.upper()).replace("min = 2", "min = 1")
-    (folder / f"{name}.toml").write_text(text, encoding="utf-8")
+def places(own):
+    """Folders of regions, and of sources, of which one is there."""
+    (own.sources / "moving.toml").write_text(SOURCE, encoding="utf-8")
+    return own.regions, own.sources
 
 
 @pytest.fixture(scope="module")
-def stack(make_stack, places):
-    """A stack of one region; shipped sources of other regions have none here."""
-    regions, sources = places
-    made = make_stack(NEARFETCH__REGIONS__PATH=str(regions), NEARFETCH__SOURCES__PATH=str(sources))
-    made.up("--detach", "--port", str(made.port))
-    yield made
-    made.end()
+def stack(own, places):
+    """A stack that knows this source."""
+
+    def is_known() -> bool:
+        reply = ask(own.stack.port, "GET", "/v1/sources/moving")
+        return reply.status == 200 and reply.json()["health"] == "ok"
+
+    until(is_known, "the region to say what it has", SECONDS)
+    return own.stack
 
 
 @contextmanager
@@ -131,8 +121,8 @@ def second_gateway(stack: Stack, sources: Path) -> Iterator[int]:
         "NEARFETCH__SOURCES__PATH": str(sources),
     }
     with (stack.data / "log" / "second-gateway.log").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "scripts.cli", "gateway"], env=environment, cwd=ROOT, stdout=log, stderr=log
+        process = Forked(
+            ["-m", "scripts.cli", "gateway"], imported=GATEWAY, env=environment, cwd=ROOT, stdout=log, stderr=log
         )
     try:
         until(lambda: _is_ready(port), "the second gateway to be ready", SECONDS)

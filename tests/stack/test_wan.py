@@ -89,7 +89,7 @@ class Ocean:
 
 @pytest.fixture(scope="module")
 def ocean(make_stack, one_region):
-    made = Ocean(make_stack(NEARFETCH__REGIONS__PATH=one_region))
+    made = Ocean(make_stack(forks=True, NEARFETCH__REGIONS__PATH=one_region))
     yield made
     made.close()
 

@@ -63,7 +63,7 @@ def test_pages_are_late_where_they_are_asked_to_be_and_held_until_the_release(pa
 
     async def holding() -> tuple[int, bytes]:
         server = PageServer(pages)
-        async with connected(pages) as client, asyncio.timeout(20):
+        async with connected(pages) as client, asyncio.timeout(60):
             await server.told("/_hold")
             asked = asyncio.create_task(client.ask(Call("GET", "/tiny?n=2&seconds=0.0"), 200))
             while not (await server.told()).held:
@@ -90,12 +90,14 @@ def test_bare_loops_fetch_what_they_say(pages):
 
 def test_cpu_of_a_group_has_that_of_children_that_ended():
     """A process that only waits for one that works."""
-    code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'sum(range(20_000_000))']); print('over', flush=True); input()"
+    code = "import subprocess, sys; input(); subprocess.run([sys.executable, '-c', 'sum(range(20_000_000))']); print('over', flush=True); input()"
     command = [sys.executable, "-c", code]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
         before = usage.cpu_ms({"it": [process.pid], "nobody": []})
+        process.stdin.write("\n")
+        process.stdin.flush()
         assert process.stdout.readline() == "over\n"
         after = usage.cpu_ms({"it": [process.pid], "nobody": []})
         assert usage.members([process.pid]) == [process.pid]
@@ -169,7 +171,7 @@ def beside(contender: Fetching, row: str) -> Seen:
             contender.port = server.sockets[0].getsockname()[1]
             numbers, port = itertools.count(1), contender.pages
             return await interactive.beside(
-                contender, contender, FULL[row], numbers, warm_seconds=0.2, seconds=0.3, pages_port=port
+                contender, contender, FULL[row], numbers, warm_seconds=0.2, seconds=0.8, pages_port=port
             )
 
     return asyncio.run(measuring())

@@ -128,13 +128,13 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         until(lambda: "serving" in (folder / "log").read_text(), f"the dashboard: {(folder / 'log').read_text()}")
         yield one
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0, (folder / "log").read_text()
+        assert process.wait(60) == 0, (folder / "log").read_text()
         text = (folder / "log").read_text()
         assert "stopped" in text
         assert [secret for secret in (READER, OPERATOR, PASSWORD, OPERATORS) if secret in text] == []
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(60)
         region_redis.stop()
 
 

@@ -41,7 +41,7 @@ def test_a_region_consumes_its_own_queues_and_rejects_what_it_can_not_read(broke
         owner.basic_publish("", queue, b"x")
         channel = region.channel()
         assert channel.queue_declare(queue, passive=True).method.queue == queue
-        method, _, _ = next(channel.consume(queue, inactivity_timeout=10))
+        method, _, _ = next(channel.consume(queue, inactivity_timeout=60))
         channel.basic_reject(method.delivery_tag, requeue=False)
         until(lambda: owner.basic_get(names.DEAD_QUEUE)[0] is not None, "the letter in the dead queue")
 

@@ -36,7 +36,7 @@ def serving() -> Iterator[tuple[int, int]]:
             yield port, process.pid
         finally:
             process.terminate()
-            process.wait(timeout=30)
+            process.wait(timeout=60)
 
 
 @pytest.fixture

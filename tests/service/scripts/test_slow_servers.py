@@ -14,7 +14,7 @@ from tests.service.gateway import LIST, Stack
 from tests.waiting import until
 from tests.wire import ask
 
-SOON = 6.0  # seconds that a test allows for what takes one, on a machine that has much else to do
+SOON = 15.0  # seconds that a test allows for what takes one, on a machine that has much else to do
 SLOW_MS, TOO_SLOW_MS = 150.0, 1200.0  # of each answer; a Redis has 500 ms, an accept 900 ms in all
 
 
@@ -82,7 +82,7 @@ def test_a_slow_server_is_waited_for(slow_stack, link):
     _, accepted = until(lambda: (one := slow_stack.post())[0] == 202 and one, "a post to be accepted")
     until(lambda: slow_stack.not_ready() == "", "the gateway to be ready")
     region.finish(until(lambda: (one := region.take("fra")).request == accepted["id"] and one, "its task"))
-    done = ask(slow_stack.stack.port, "GET", f"/v1/requests/{accepted['id']}?wait=20").json()
+    done = ask(slow_stack.stack.port, "GET", f"/v1/requests/{accepted['id']}?wait=60").json()
     assert done["status"] == "succeeded"
     if link == "hub":
         until(
@@ -94,7 +94,6 @@ def test_a_slow_server_is_waited_for(slow_stack, link):
     ("link", "said"), [("hub", "the hub's Redis does not answer"), ("rabbitmq", "the broker does not confirm")]
 )
 def test_a_server_that_is_too_slow_is_a_503_that_names_it_and_heals(slow_stack, link, said):
-    slow_stack.slow(link, TOO_SLOW_MS)
     refused = []
 
     def is_named() -> bool:
@@ -103,13 +102,16 @@ def test_a_server_that_is_too_slow_is_a_503_that_names_it_and_heals(slow_stack, 
             refused.append(problem.get("request"))
         return said in slow_stack.not_ready()
 
-    until(is_named, "it to be named")
-    assert refused
-    assert ask(slow_stack.stack.port, "GET", "/healthz").status == 200
-    slow_stack.control.heal(link)
-    until(lambda: slow_stack.not_ready() == "", "the gateway to be ready", 60)
+    def is_refused() -> list[str]:
+        """Once it is named a post is refused before it is a request: then all of it is done again."""
+        slow_stack.slow(link, TOO_SLOW_MS)
+        until(is_named, "it to be named")
+        assert ask(slow_stack.stack.port, "GET", "/healthz").status == 200
+        slow_stack.control.heal(link)
+        until(lambda: slow_stack.not_ready() == "", "the gateway to be ready", 60)
+        return [request for request in refused if request]
+
+    named = until(is_refused, "a refusal that names its request")
     _, accepted = until(lambda: (one := slow_stack.post())[0] == 202 and one, "a post to be accepted")
-    named = [request for request in refused if request]
-    assert named, "no refusal named its request"
     assert {slow_stack.status(request) for request in named} == {404}
     assert slow_stack.status(accepted["id"]) == 200

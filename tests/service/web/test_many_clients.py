@@ -59,7 +59,7 @@ def test_a_gateway_that_stops_answers_a_crowd_or_ends_its_streams(own_stack):
                 )
             else:
                 assert list(wire.events()) == []
-        assert gateway.process.wait(20) == 0
+        assert gateway.process.wait(60) == 0
 
 
 def _is_answered(port: int) -> bool:

@@ -7,6 +7,7 @@ from collections import deque
 
 import pytest
 
+from jobs.queue import home as home_module
 from jobs.queue import outbox
 from jobs.queue.home import Home, Shipment, delete, open_hub
 from jobs.queue.outbox import Leftovers, Shipper
@@ -15,6 +16,13 @@ from scripts.stack.wan_links import Rule, Way
 from tests.service.jobs.queue.outgoing import left, outcome, ship, shipped, stored
 from tests.service.working import REGION, out_entries, post, results
 from tests.waiting import until
+
+
+@pytest.fixture
+def unhurried(monkeypatch):
+    """A hub that starts, or is far, may take its time: no result becomes an orphan meanwhile, and no silence too long."""
+    monkeypatch.setattr(outbox, "ORPHAN_SECONDS", 600.0)
+    monkeypatch.setattr(home_module, "HUB_TIMEOUT_SECONDS", 60.0)
 
 
 def test_a_result_arrives_whole_and_leaves_the_outbox(region_redis, hub_redis, home):
@@ -69,9 +77,8 @@ def test_what_runs_is_told_with_the_next_batch(region_redis, hub_redis, home):
 
 
 def test_while_the_hub_is_away_young_results_are_kept_and_old_ones_left_to_others(
-    region_redis, hub_redis, home, monkeypatch
+    region_redis, hub_redis, home, unhurried
 ):
-    monkeypatch.setattr(outbox, "ORPHAN_SECONDS", 600.0)  # the hub's start takes some of them
     shipper = Shipper(home)
     client = region_redis.client
     old = stored(client, outcome(1), since=time.monotonic() - outbox.ORPHAN_SECONDS)
@@ -150,7 +157,9 @@ def test_a_running_shipper_ships_at_once_what_it_gets_and_says_what_runs(region_
     assert len(looks) <= 40, "it waits, and does not look again and again"
 
 
-def test_results_of_an_outage_keep_their_order_and_wait_between_tries(region_redis, hub_redis, home, monkeypatch):
+def test_results_of_an_outage_keep_their_order_and_wait_between_tries(
+    region_redis, hub_redis, home, unhurried, monkeypatch
+):
     shipper, slept = Shipper(home), []
     shipper.put([stored(region_redis.client, outcome(number)) for number in range(3)])
     hub_redis.running.kill()
@@ -160,7 +169,7 @@ def test_results_of_an_outage_keep_their_order_and_wait_between_tries(region_red
     )
     assert shipper.run_once()
     assert len(slept) == 1
-    monkeypatch.undo()
+    monkeypatch.setattr(outbox.time, "sleep", sleep)
     shipper.put([stored(region_redis.client, outcome(3))])
     hub_redis.running.start()
     until(lambda: shipper.run_once() and len(results(hub_redis.client)) == 4, "all of them")
@@ -190,7 +199,7 @@ def test_a_batch_takes_what_fits_and_one_at_least(sizes, taken):
     assert len(waiting) == len(sizes) - taken
 
 
-def test_results_do_not_wait_for_a_far_hubs_answers_to_those_before(region_redis, hub_redis, far_hub):
+def test_results_do_not_wait_for_a_far_hubs_answers_to_those_before(region_redis, hub_redis, unhurried, far_hub):
     home = Home(open_hub(far_hub.url, "w1"), REGION, region_redis.client)
     shipper = Shipper(home)
     shipper.start()
@@ -205,7 +214,9 @@ def test_results_do_not_wait_for_a_far_hubs_answers_to_those_before(region_redis
     assert left(region_redis) == (0, 0)
 
 
-def test_unanswered_results_are_bounded_in_bytes_and_in_batches(region_redis, hub_redis, far_hub, monkeypatch):
+def test_unanswered_results_are_bounded_in_bytes_and_in_batches(
+    region_redis, hub_redis, unhurried, far_hub, monkeypatch
+):
     monkeypatch.setattr(outbox, "FLYING_BYTES", 1_000_000)
     home = Home(open_hub(far_hub.url, "w1"), REGION, region_redis.client)
     shipper = Shipper(home)
@@ -226,7 +237,7 @@ def test_unanswered_results_are_bounded_in_bytes_and_in_batches(region_redis, hu
     assert len(results(hub_redis.client)) == 3 + 4
 
 
-def test_what_a_far_hub_did_not_answer_is_sent_again_in_its_order(region_redis, hub_redis, far_hub):
+def test_what_a_far_hub_did_not_answer_is_sent_again_in_its_order(region_redis, hub_redis, unhurried, far_hub):
     home = Home(open_hub(far_hub.url, "w1"), REGION, region_redis.client)
     shipper = Shipper(home)
     assert home.prepare()
@@ -260,7 +271,7 @@ class NotedHome(Home):
 
 
 @pytest.fixture
-def noted(far_hub, region_redis):
+def noted(unhurried, far_hub, region_redis):
     return NotedHome(open_hub(far_hub.url, "w1"), REGION, region_redis.client)
 
 

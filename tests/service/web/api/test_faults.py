@@ -53,7 +53,7 @@ def test_a_region_whose_parts_say_nothing_is_down_and_its_own_reason_is_its_name
         "page",
         "no bridge and no worker is alive: nothing is heard of the region",
     )
-    at = connect.redis_now_ms(own_stack.region.redis) + 20_000  # ahead, so that it stays young
+    at = connect.redis_now_ms(own_stack.region.redis) + 50_000  # ahead, so that it stays young
     own_stack.region.say("fra", "workers", "here:2", at_ms=at, processes=2)
     reason = "its Redis refuses writes: OOM"
     said = {"at_ms": at, "state": "paused", "reason": reason, "fault": "region-redis-full"}
@@ -70,7 +70,7 @@ def test_a_region_whose_parts_say_nothing_is_down_and_its_own_reason_is_its_name
 def test_a_bridge_that_was_killed_is_told_before_its_last_report_is_old(own_stack, monkeypatch):
     """Its last report says that it consumes. RabbitMQ knows better."""
     monkeypatch.setattr(web.hub.faults, "SILENT_MS", 600_000)
-    at = connect.redis_now_ms(own_stack.region.redis) + 20_000
+    at = connect.redis_now_ms(own_stack.region.redis) + 50_000
     own_stack.region.say("fra", "bridge", "here:1", at_ms=at, state="consuming", reason="")
     own_stack.region.say("fra", "workers", "here:2", at_ms=at, processes=2)
     until(lambda: ask(own_stack.port, "GET", "/v1/regions/fra").json()["bridges"], "its report")
@@ -93,8 +93,8 @@ def test_a_bridge_that_gets_nothing_although_messages_are_ready_is_told(own_stac
     consume(own_stack, "fra")  # it takes one message and holds it
     for _ in range(3):
         assert own_stack.post({"sources": [{"source": "demo.list", "params": {"category": "a"}}]}).status == 202
-    idle = told(own_stack, "region-bridge-idle", "fra")
-    assert idle["message"] == "its bridge gets nothing: 2 messages are ready in RabbitMQ"
+    said = "its bridge gets nothing: 2 messages are ready in RabbitMQ"
+    until(lambda: told(own_stack, "region-bridge-idle", "fra")["message"] == said, "both messages to be told")
     own_stack.region.say("fra", "bridge", "here:1", at_ms=at + 1, state="consuming", reason="", unacked=1)
     is_over(own_stack, "region-bridge-idle", "fra")
 
@@ -127,7 +127,7 @@ def test_what_is_refused_is_logged_once_a_cause_and_then_counted(own_stack, hub_
         assert [one["level"] for one in told] == ["error", "info", "error"]
         assert not [one for one in told if "it began" in one["event"]]
         other.process.send_signal(signal.SIGTERM)
-        other.process.wait(30)
+        other.process.wait(60)
         (again,) = [line for line in other.said().splitlines() if '"part":"refused"' in line and "repeated" in line]
         assert "; repeated 6 times" in again
 
@@ -137,13 +137,13 @@ def test_a_gateway_that_was_killed_is_told_by_another_one_and_one_that_stops_is_
     with GatewayProcess(own_stack) as other:
         assert len(own_stack.hub.client.hgetall(names.GATEWAY_LIST)) == 2
         other.process.send_signal(signal.SIGTERM)
-        other.process.wait(30)
+        other.process.wait(60)
     assert len(own_stack.hub.client.hgetall(names.GATEWAY_LIST)) == 1
     other.log.unlink()  # the next one's says when that serves
     with GatewayProcess(own_stack) as killed:
         until(lambda: len(own_stack.hub.client.hgetall(names.GATEWAY_LIST)) == 2, "both to be known")
         killed.process.kill()
-        killed.process.wait(30)
+        killed.process.wait(60)
         lost = told(own_stack, "gateway-away")
         assert lost["part"].endswith(f":{killed.port}")
 

@@ -132,7 +132,7 @@ def test_slow_readers_hold_a_piece_each_and_no_result_is_read_before_it_is_wante
         assert max(read) < gateway.ledger.read(new.id, bytes_max=10_000_000).cursors[20]
         for wire in slow:
             assert [result["task"] for result in wire.reply().json()["results"]] == tasks
-    assert gateway.server.outlet.quota.held == 0
+    until(lambda: gateway.server.outlet.quota.held == 0, "the room to be given back")
     gateway.has_waiters(0)
 
 
@@ -168,7 +168,8 @@ def test_client_that_hangs_up_in_the_middle_does_not_wait_any_more(gateway):
     until(lambda: gateway.server.outlet.quota.held == 0, "the room to be given back")
 
 
-def test_answer_goes_on_after_a_restart_of_the_hub(gateway, hub_redis):
+def test_answer_goes_on_after_a_restart_of_the_hub(gateway, hub_redis, monkeypatch):
+    monkeypatch.setattr(pieces, "AWAY_MAX_SECONDS", 600.0)
     new, tasks = settled(gateway, 60)
     with Wire(gateway.port, receive_bytes=16_384) as wire:
         wire.send("GET", path(new))

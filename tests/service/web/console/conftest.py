@@ -8,10 +8,11 @@ from collections.abc import Iterator
 import pytest
 
 from jobs import contract
-from regions import names
+from regions import connect, names
 from tests.service.conftest import RedisInstance
 from tests.service.gateway import Region, Stack
 from tests.service.web.flow.test_history import Store
+from web.flow import history
 
 SOURCES = 200
 ROWS = 25  # of a list of one kind, for axe to look at
@@ -124,10 +125,15 @@ def stack(tmp_path_factory, rabbitmq, store) -> Iterator[Stack]:
         (more / f"many.source-{number:03d}.toml").write_text(text, encoding="utf-8")
     hub = RedisInstance(folder, "hub")
     path = f"{folder / 'sources'}:{more}"
-    made = Stack(folder, rabbitmq, hub, NEARFETCH__HUB__MONGO=store.url, NEARFETCH__SOURCES__PATH=path)
-    made.region.purge()
-    yield made
-    made.stop()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(history, "READ_SECONDS", 30.0)
+        with pytest.MonkeyPatch.context() as at_start:
+            at_start.setattr(connect, "TIMEOUT_SECONDS", 10.0)  # who is busy for a moment is not away
+            at_start.setattr(connect, "MONGO_SECONDS", 30.0)
+            made = Stack(folder, rabbitmq, hub, NEARFETCH__HUB__MONGO=store.url, NEARFETCH__SOURCES__PATH=path)
+        made.region.purge()
+        yield made
+        made.stop()
     hub.stop()
 
 

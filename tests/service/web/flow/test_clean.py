@@ -19,6 +19,8 @@ from web.hub.redis import BROKEN
 
 __all__ = ["half", "half_on", "own_half"]
 
+pytestmark = pytest.mark.usefixtures("in_time")
+
 HUB_MS = 1_700_000_000_000  # until when a task may live, by the hub's clock
 
 
@@ -49,10 +51,11 @@ def test_a_refusal_that_the_hub_forgets_is_told_it_again(half, hub_redis, monkey
     half.ledger.begin(new)
     half.ledger.accept([new.id])
     size = hub_redis.written()
-    looks = []
+    looks, has_forgotten = [], threading.Event()
 
     def file_of(info):
         looks.append(state(half, new))
+        assert has_forgotten.wait(60)  # before it tells the hub again
         return durability.File(1, 10, 0, len(looks)) if len(looks) < 3 else durability.File()
 
     monkeypatch.setattr(ledger.durability, "file_of", file_of)  # an fsync is pending
@@ -61,6 +64,7 @@ def test_a_refusal_that_the_hub_forgets_is_told_it_again(half, hub_redis, monkey
     assert half.acceptor.cleaner.is_refused(new.id)
     hub_redis.forget(size)
     assert state(half, new) == b"accepted"
+    has_forgotten.set()
     until(lambda: not half.acceptor.cleaner.is_refused(new.id), "it to be in the file")
     assert (state(half, new), half.acceptor.cleaner.kept) == (b"refused", 0)
     # Its file has grown at the second look, but by what the hub forgot: what it was told since is not in there yet.
@@ -188,7 +192,7 @@ def test_a_cancel_is_given_up_when_its_tasks_are_past_their_deadline(own_half, o
     own_rabbitmq.running.kill()
     try:
         until(lambda: own_half.publisher.unavailable, "the broker to be away")
-        own_half.acceptor.cleaner.cancel("R", [("a", "fra")], HUB_MS, 500)
+        own_half.acceptor.cleaner.cancel("R", [("a", "fra")], HUB_MS, 2_000)
         assert own_half.acceptor.cleaner.kept == 1
         until(lambda: own_half.acceptor.cleaner.kept == 0, "it to be given up")
     finally:
@@ -210,7 +214,7 @@ def test_a_hub_whose_keys_are_of_another_kind_is_a_refusal_that_is_taken_back_wh
     client.rename("kept", names.DUE)
     until(lambda: half.acceptor.cleaner.kept == 0, "it to be taken back")
     assert state(half, answer.new) == b"refused"
-    assert isinstance(half.submit(new_request())[0], Accepted)
+    until(lambda: isinstance(half.submit(new_request())[0], Accepted), "a request to be accepted")
 
 
 def test_as_many_cancels_as_there_are_go_out_a_share_at_a_time(half, rabbitmq, monkeypatch):

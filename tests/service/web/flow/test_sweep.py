@@ -48,9 +48,11 @@ class Half:
     def overdue(self, tasks, *, of_each):
         """So many tasks, as many of them in each request, whose deadline and grace are over."""
         wanted = [new_request(("fra",) * of_each) for _ in range(tasks // of_each)]
-        for new in wanted:
-            self.ledger.begin(new)
-        self.ledger.accept([new.id for new in wanted])
+        for at in range(0, len(wanted), 100):  # each well within the lease of an accept
+            some = wanted[at : at + 100]
+            for new in some:
+                self.ledger.begin(new)
+            self.ledger.accept([new.id for new in some])
         pipeline = self.client.pipeline(transaction=False)
         for new in wanted:
             pipeline.zadd(names.DUE, {names.due_member(new.id, task.id): 1 for task in new.tasks})
@@ -282,9 +284,9 @@ def test_the_next_sweep_is_when_something_is_due_and_else_before_what_comes_mean
     half.ledger.begin(new)
     half.ledger.accept([new.id])
     assert half.sweeper._turn() == CALM_SECONDS
-    due_ms = half.ledger.now_ms() + 1_000
+    due_ms = half.ledger.now_ms() + 2_000
     half.client.zadd(names.DUE, {names.due_member(new.id, new.tasks[0].id): due_ms})
-    assert EVERY_SECONDS <= half.sweeper._turn() <= 1.0
+    assert EVERY_SECONDS <= half.sweeper._turn() <= 2.0
     sweeper = Sweeper(half.settings, half.hub, half.ledger, half.cleaner, half.news.extend)
     monkeypatch.setattr(sweeper.grace, "begin", lambda: None)
     sweeper.start()

@@ -214,7 +214,7 @@ def test_client_that_waits_for_100_continue_gets_it_only_where_the_body_is_taken
 
 def test_client_that_waits_before_it_sends_chunks_of_a_body_that_nobody_takes_is_answered_at_once(site):
     """It got neither: it waited for the end of its patience."""
-    with Wire(site.port, timeout_seconds=5) as wire:  # a third of what it would wait for the rest of its body
+    with Wire(site.port, timeout_seconds=10) as wire:  # two thirds of what it would wait for the rest of its body
         wire.send("POST", "/takes-none", {"Transfer-Encoding": "chunked", "Expect": "100-continue"})
         assert wire.reply().status == 200
         assert wire.is_closed()

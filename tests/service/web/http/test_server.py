@@ -115,8 +115,8 @@ def test_client_that_stops_reading_is_given_up(start_site, monkeypatch):
     site = start_site()
     with Wire(site.port, receive_bytes=16_384) as stuck:
         stuck.send("GET", "/big")
-        until(lambda: len(site.server.outlet.open) == 1, "the answer to begin")
-        until(lambda: site.server.outlet.is_idle, "the client to be given up")
+        until(lambda: "/big" in site.seen and not site.server.connections, "the client to be given up")
+        assert site.server.outlet.is_idle
 
 
 def test_fresh_connections_that_say_nothing_hold_no_thread(start_site):

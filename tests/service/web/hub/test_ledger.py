@@ -355,6 +355,7 @@ def test_a_key_may_keep_less_than_its_bytes_and_is_told_when_the_next_ones_expir
     def begun(expiring: dict[int, int]):
         """By what expires in which minute from now on."""
         client.delete(used)
+        until(lambda: connect.redis_now_ms(client) % 60_000 < 58_000, "the next minute, if this one is about to end")
         minute = connect.redis_now_ms(client) // 60_000
         client.hset(
             used, mapping={"all": sum(expiring.values()), **{str(minute + at): of for at, of in expiring.items()}}

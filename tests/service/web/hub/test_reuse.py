@@ -74,7 +74,8 @@ def test_a_young_result_answers_at_once_and_no_task_is_sent(stack):
     task = fetched(stack, "young", ago=30, warnings=["w"], url="https://demo.example/list/young", count=1)
     reply = ask(stack.port, "GET", "/v1/sources/demo.list/records?category=young&max_age=60")
     found = reply.json()
-    assert (reply.status, reply.headers["cache-control"], reply.headers["age"]) == (200, "max-age=60", "30")
+    assert (reply.status, reply.headers["cache-control"]) == (200, "max-age=60")
+    assert 30 <= int(reply.headers["age"]) < 30 + AT_ONCE_SECONDS
     assert stack.region.is_empty("fra")
     assert found["task"] != task.task
     assert 30 <= found.pop("age") < 30 + AT_ONCE_SECONDS
@@ -90,7 +91,8 @@ def test_a_young_result_answers_at_once_and_no_task_is_sent(stack):
 def test_records_in_other_forms_say_their_age_in_a_header(stack):
     fetched(stack, "forms", ago=30)
     reply = ask(stack.port, "GET", f"{PATH.replace('poetry', 'forms')}&max_age=3600", {"Accept": "text/csv"})
-    assert (reply.status, reply.headers["age"], reply.body) == (200, "30", b"name,price\r\na,1.10\r\n")
+    assert (reply.status, reply.body) == (200, b"name,price\r\na,1.10\r\n")
+    assert 30 <= int(reply.headers["age"]) < 30 + AT_ONCE_SECONDS
 
 
 def test_a_request_whose_tasks_all_have_results_is_done_in_its_202(stack):
@@ -333,7 +335,13 @@ def test_a_hub_that_freezes_after_the_look_is_a_refusal_that_stays(own_stack, mo
 def test_a_look_is_a_part_of_the_begin(own_stack):
     """Who takes no old answer pays no call for it, and who does pays none for the look."""
     client = own_stack.hub.client
-    for part in (own_stack.gateway.sweeper, own_stack.gateway.holdings):  # they call scripts by the clock
+    gateway = own_stack.gateway
+    for part in (
+        gateway.sweeper,
+        gateway.holdings,
+        gateway.takeover,
+        gateway.webhooks,
+    ):  # they call scripts by the clock
         part.stop()
 
     def calls(query: str, *, is_cached: bool) -> int:
@@ -349,7 +357,6 @@ def test_a_look_is_a_part_of_the_begin(own_stack):
         stats = client.info("commandstats")
         return stats["cmdstat_evalsha"]["calls"]
 
-    own_stack.gateway.holdings.stop()  # it calls scripts of its own
     calls(PATH, is_cached=False)  # the scripts are there from now on
     # News that overtake what they are about are read once more, so the least of several counts.
     plain = min(calls(PATH, is_cached=False) for _ in range(4))

@@ -28,9 +28,14 @@ def opened(tab, path: str, text: str) -> bool:
     return text in tab.text()
 
 
+def answered(stack, path: str):
+    """The page at a path, once the history answers."""
+    return until(lambda: (reply := ask(stack.port, "GET", path, HTML)).status != 503 and reply, "the history to answer")
+
+
 def test_each_page_has_the_strict_policy_and_nothing_in_line(stack, filled):
     for path in [*PLAIN_PAGES, f"/requests/{filled[0]}", "/try?source=demo.list", "/nothing"]:
-        reply = ask(stack.port, "GET", path, HTML)
+        reply = answered(stack, path)
         if path == "/nothing":
             assert reply.status == 404
             continue
@@ -108,7 +113,7 @@ def test_sources_are_found_while_one_types(stack, browser):
 
 def test_older_requests_are_added_and_filters_are_links(stack, filled, browser):
     with browser.tab(stack.port) as tab:
-        tab.open("/requests")
+        until(lambda: opened(tab, "/requests", filled[0]), "the history to answer")
         rows = tab.page.locator("#found tbody tr")
         expect(rows).to_have_count(50)
 

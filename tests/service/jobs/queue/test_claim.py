@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import msgspec
 import pytest
+import redis
 import rq.suspension
 from msgspec import structs
 from rq import Queue
@@ -472,6 +473,26 @@ def test_what_is_no_execution_any_more_leaves_its_workers_list_when_it_is_given_
     client.sadd(held, "gone:e", "odd")
     assert claimer(region_redis.url).give_back(["gone:e", "odd"]) == 0
     assert client.exists(held) == 0
+
+
+@pytest.mark.parametrize("kind", ["normal", "urgent", "alone"])
+def test_a_worker_that_leaves_is_known_no_more_and_another_kinds_lease_stays(region_redis, kind):
+    client = region_redis.client
+    urgent = claimer(region_redis.url, "other", kind="urgent")
+    worker = claimer(region_redis.url, kind=kind)
+    for one in (worker, urgent):
+        one.claim(0)
+    worker.leave()
+    assert client.zrange(names.WORKERS, 0, -1) == [b"other"]
+    assert not client.exists(names.lease("w1"), names.ALONE)
+    assert client.exists(names.lease("other"))
+    assert client.exists(names.URGENT_LEASE) == (kind != "urgent")
+
+
+def test_a_worker_that_can_not_leave_says_so(region_redis):
+    region_redis.client.set(names.ALONE, "none of ours")
+    with pytest.raises(redis.exceptions.ResponseError, match="WRONGTYPE"):
+        claimer(region_redis.url).leave()
 
 
 def test_finishing_twice_is_finishing_once(region_redis):

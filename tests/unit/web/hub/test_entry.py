@@ -96,6 +96,14 @@ def test_the_number_of_an_attempt(sign):
         assert doubted(encode_trail(Trail(5, [Attempt(sign * number, 5, 5, "w", "", "")], RUN))) == found
 
 
+@pytest.mark.parametrize(
+    ("turn_ms", "found"), [(0, []), (-1, ["trail"]), (entry.NUMBER_MAX, []), (entry.NUMBER_MAX + 1, ["trail"])]
+)
+def test_how_long_an_attempt_waited_for_its_turn(turn_ms, found):
+    attempt = Attempt(1, 5, 5, "w", "", "", turn_ms)
+    assert doubted(encode_trail(Trail(5, [attempt], RUN))) == found
+
+
 def test_the_size_of_a_trail():
     trail = encode_trail(Trail(5, [], RUN))
     most = trail + b" " * (entry.TRAIL_BYTES_MAX - len(trail))

@@ -6,7 +6,7 @@ operator, and Lua is changed by ours alone: comparisons, constants, conditions, 
 Left out by rule, since it is no guard of anything:
 
     what is said        log lines and the conditions of nothing else, f-strings, __repr__, docstrings
-    declarations        defaults of a class's fields, ``frozen=``, ``kw_only=``, ``slots=``; ``strict=`` of zip asserts
+    declarations        defaults of a class's fields, ``frozen=``, ``kw_only=``, ``slots=``, ``gc=``; ``strict=`` of zip asserts
     how a process ends  ``daemon=`` of a thread
     fallbacks           the number of ``found or 0``, and of ``found.get(name, 0)``
     tuning              numbers of constants, of two digits and more, of ``join(5)``, ``wait(5)`` and ``connections=2``: one
@@ -62,6 +62,7 @@ DECLARED: Final = (
     "frozen",
     "kw_only",
     "slots",
+    "gc",
     "eq",
     "daemon",
     "connections",

@@ -11,7 +11,7 @@ from jobs import contract
 from jobs.errors import ConnectionFailed
 from jobs.queue import waits as waiting
 from jobs.queue.reaper import Reaper
-from jobs.queue.retry import Attempt, Retry, read_past
+from jobs.queue.retry import Attempt, Retry, line, read_past
 from jobs.queue.script import LATER
 from jobs.queue.turn import tell_limits
 from jobs.queue.waits import waits
@@ -341,3 +341,34 @@ def test_what_waits_for_a_turn_or_for_anothers_answer_is_told_with_its_time(regi
         assert one.since_ms == int(client.hget(names.rq_job(one.task), names.JOB_BRIDGED) or 0)
     monkeypatch.setattr(waiting, "TOLD_MAX", 1)
     assert len(waits(client, REGION, hub_ms)) == 1
+
+
+def scheduled_one(client, **fields) -> None:
+    """A job that waits, which says no more than these fields."""
+    client.zadd(names.rq_registry("scheduled", REGION), {"T": 1})
+    client.hset(names.rq_job("T"), mapping={"status": "scheduled", names.JOB_REQUEST: "R", **fields})
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({names.JOB_PAST: line(Attempt(1, 5, 9_000, "w1", contract.PUT_BACK, "x"))}, "to be claimed again"),
+        ({names.JOB_PAST: line(Attempt(1, 5, 9_000, "w1", "timeout", "x"))}, "to be tried again after timeout"),
+        ({names.JOB_SINCE: 9_000, names.JOB_HOST: "h" * 101}, "for the turn of " + "h" * 100),
+        ({names.JOB_PAST: b"none of ours"}, None),
+        ({}, None),
+    ],
+)
+def test_the_reason_and_the_beginning_of_a_wait_are_what_its_job_says(region_redis, fields, why):
+    client = region_redis.client
+    scheduled_one(client, **fields)
+    hub_ms = connect.redis_now_ms(client) + 3_600_000  # the hub is ahead
+    found = waits(client, REGION, hub_ms)
+    assert [one.why for one in found] == ([why] if why else [])
+    assert all(abs(one.since_ms - 3_609_000) < 60_000 for one in found)
+
+
+@pytest.mark.parametrize(("waited_ms", "is_told"), [(waiting.LEAST_MS - 1, False), (waiting.LEAST_MS, True)])
+def test_who_has_just_begun_to_wait_is_not_told(region_redis, waited_ms, is_told):
+    scheduled_one(region_redis.client, **{names.JOB_JOINED: "1", names.JOB_BRIDGED: 50_000})
+    assert bool(waits(region_redis.client, REGION, 50_000 + waited_ms)) == is_told

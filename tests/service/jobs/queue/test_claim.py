@@ -68,6 +68,8 @@ def test_a_claim_takes_from_the_front_as_many_as_asked(region_redis):
     claimed = claimer(region_redis.url).claim(3)
     assert [job.task for job in claimed.jobs] == ids[:3]
     assert [job.attempt for job in claimed.jobs] == [1, 1, 1]
+    (flags,) = {(job.is_told, job.is_cancelled, job.is_stopped, job.is_ended) for job in claimed.jobs}
+    assert not any(flags)
     assert queue(client).get_job_ids() == ids[3:]
 
 

@@ -175,6 +175,16 @@ def test_a_status_keeps_what_its_part_says_and_nothing_else(part, kept):
     assert (found.field, json.loads(found.text)) == (f"{part}:h:1", {"at_ms": 5, **kept})
 
 
+def test_what_a_pool_says_of_jobs_that_wait_is_kept_up_to_its_number_and_length():
+    def said(count: int, *wait: object) -> dict:
+        return {**STATUS, "part": "workers", "d": json.dumps({"at_ms": 5, "waits": [wait] * count})}
+
+    found, _ = judged(said(100, "T", 5, "for the turn of h"))
+    assert json.loads(found.text)["waits"] == [["T", 5, "for the turn of h"]] * 100
+    for wrong in (said(101, "T", 5, "x"), said(1, "T", -1, "x"), said(1, "T" * 65, 5, "x"), said(1, "T", 5)):
+        is_refused(wrong, "status")
+
+
 def test_a_status_is_not_of_the_future():
     """By the time of its entry, which the hub gives, and by ours, since a region may choose an entry's id."""
     for at_ms in (ENTRY_MS, ENTRY_MS + entry.AHEAD_MS):

@@ -3,6 +3,7 @@
 import signal
 from collections import Counter
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import redis
@@ -10,7 +11,7 @@ import redis
 from jobs.contract import Outcome
 from jobs.queue import clock as clocks
 from jobs.queue.breaker import Breakers
-from jobs.queue.clock import LEASE_MS, STEP_MS, clock_of, region_ms
+from jobs.queue.clock import LEASE_MS, STEP_MS, Clock, clock_of, region_ms
 from jobs.queue.home import Home, open_hub
 from jobs.queue.outbox import Leftovers
 from jobs.queue.reaper import PROOF_SECONDS, Reaper
@@ -299,3 +300,43 @@ def test_a_new_process_knows_the_time_from_its_pool(step, region_redis):
     assert least < region_ms(region_redis.client) < most
     step(3600)
     assert not least < own_ms(region_redis.client) < most
+
+
+@pytest.fixture
+def slow_clock(region_redis, monkeypatch) -> Callable[[int], Clock]:
+    """A process that knows the region's time, and whose next questions for it take so many ms each way; no other time passes."""
+    at, known_ms = [clocks.boot_ms()], region_ms(region_redis.client)
+    monkeypatch.setattr(clocks, "boot_ms", lambda: at[0])
+    clock = Clock()
+    clock.note(known_ms, clocks.machine_ms())
+
+    def slow(each_way_ms: int) -> Clock:
+        def call(_client, **_keys):
+            at[0] += 2 * each_way_ms
+            return known_ms + each_way_ms, 0
+
+        monkeypatch.setattr(clocks, "MEASURE", SimpleNamespace(call=call))
+        return clock
+
+    return slow
+
+
+def test_an_answer_that_took_long_is_no_step(region_redis, slow_clock):
+    """Nor is more learned of it than it says: the time is one of those while it was under way."""
+    clock = slow_clock(3 * STEP_MS)
+    before = clock.ahead_ms
+    clock.mend(region_redis.client)
+    assert region_redis.client.get(names.CLOCK) is None
+    assert clock.ahead_ms == before
+
+
+def test_a_step_is_measured_in_the_middle_of_its_question(region_redis, slow_clock):
+    clock = slow_clock(60_000)
+    clock.ahead_ms -= HOUR * 1000
+    clock.mend(region_redis.client)
+    assert int(region_redis.client.get(names.CLOCK)) == -HOUR * 1000
+
+
+def test_the_regions_time_is_its_redis_own_less_the_steps(region_redis):
+    region_redis.client.set(names.CLOCK, HOUR * 1000)
+    assert abs(region_ms(region_redis.client) - own_ms(region_redis.client) - HOUR * 1000) < 60_000

@@ -1,5 +1,7 @@
 """What a process knows of its region's clock by the answers that it reads, early or late."""
 
+import time
+
 import pytest
 
 from jobs.queue import clock as clocks
@@ -44,3 +46,8 @@ def test_before_anything_is_known_a_call_may_run_whenever_it_arrives(machine):
     answered(clock, machine, 500)
     now_ms = machine_ms() + 500
     assert clock.expected(1.0) == f"{now_ms - clocks.STEP_MS} {now_ms + 1_000 + clocks.STEP_MS}"
+
+
+def test_the_machines_clock_is_that_of_its_people_when_the_process_begins():
+    assert abs(machine_ms() - time.time() * 1000) < 600_000, "it may have been set since"
+    assert 0 <= clocks.boot_ms() - time.clock_gettime(time.CLOCK_BOOTTIME) * 1000 + 60_000 < 120_000

@@ -5,6 +5,7 @@ import threading
 import time
 from collections import deque
 
+import msgspec
 import pytest
 
 from jobs.queue import home as home_module
@@ -45,6 +46,13 @@ def test_sending_twice_keeps_the_first_result(region_redis, hub_redis, home):
     assert post(home, [Shipment("1-0", second, 610)])
     assert hub_redis.client.get(names.result(REGION, "T1")) == first.frame
     assert results(hub_redis.client) == ["T1", "T1"]
+
+
+def test_a_result_that_has_expired_long_ago_is_told_all_the_same(hub_redis, home, capfd):
+    one = msgspec.structs.replace(outcome(1), expires_ms=0)
+    assert post(home, [Shipment("1-0", one, 610)])
+    assert results(hub_redis.client) == ["T1"]
+    assert "the hub refused a result" not in capfd.readouterr().out
 
 
 def test_deleting_twice_counts_the_bytes_once(region_redis):

@@ -121,3 +121,63 @@ def test_a_key_that_expires_soon_is_told_unless_a_later_one_has_its_name():
         assert told(soon, other) == told(other, soon) == []
     for other in (key(id="other", tenant="bank"), key(id="other", name="bills")):
         assert told(soon, other) == ["key soon"]
+
+
+SECRET = "a" * 32
+
+
+def bearer(id_: str = "3k9f0a2b", secret: str = SECRET) -> str:
+    return f"Bearer {keys.text_of(id_, secret)}"
+
+
+@pytest.mark.parametrize(
+    ("authorization", "scope", "kind", "said"),
+    [
+        ("", "read", "unauthorized", "found no Authorization"),
+        ("Basic eDp5", "read", "unauthorized", "found another scheme"),
+        ("Bearer nonsense", "read", "unauthorized", "found another text"),
+        (bearer("3k9f0a2c"), "read", "unauthorized", "found another text"),
+        (bearer(secret="b" * 32), "read", "unauthorized", "found another text"),
+        (bearer("expired0"), "read", "unauthorized", "the key expired0 has expired"),
+        (bearer(), "submit", "forbidden", "expected a key with the scope submit, found one with read"),
+    ],
+)
+def test_why_a_call_has_no_owner_is_said(authorization, scope, kind, said):
+    mine = key(digest=keys.digest_of(SECRET))
+    ring = keyring(mine, key(id="expired0", digest=mine.digest, expires_ms=1_000))
+    with pytest.raises(Problem) as refused:
+        ring.owner(authorization, scope)
+    assert (refused.value.kind, said in refused.value.detail) == (kind, True)
+    assert ("WWW-Authenticate" in dict(refused.value.headers)) == (kind == "unauthorized")
+
+
+def test_the_owner_of_a_call_is_its_keys_tenant():
+    later_ms = int(time.time() * 1000) + 600_000
+    mine = key(digest=keys.digest_of(SECRET), expires_ms=later_ms)
+    admin = key(id="admin000", tenant="bank", scopes=("admin",), digest=mine.digest)
+    ring = keyring(mine, admin)
+    found = [ring.owner(one, "read") for one in (bearer(), bearer().replace("Bearer", "BEARER"), bearer("admin000"))]
+    assert [(one.tenant, one.key, one.sees_all) for one in found] == [
+        ("shop", "3k9f0a2b", False), ("shop", "3k9f0a2b", False), ("bank", "admin000", True),
+    ]  # fmt: skip
+
+
+def test_as_many_clients_wait_with_a_key_as_may_here_and_elsewhere():
+    limited = key(limits=KeyLimits(waiters=3))
+    ring = keyring(limited, key(id="free"))
+    here, there = {"3k9f0a2b": 1, "free": 9, "gone": 2}, {"3k9f0a2b": 0}
+    ring.waiting += [here, there]
+    mine, free = (ring.owner_by_id(one, "read") for one in ("3k9f0a2b", "free"))
+    ring.check_room(mine)
+    assert ring._waiting_here() == {"3k9f0a2b": 1}, "of others nobody needs to know"
+    there["3k9f0a2b"] = 2
+    with pytest.raises(Problem) as refused:
+        ring.check_room(mine)
+    assert (refused.value.kind, ring._waiting_here()) == ("limit", {"3k9f0a2b": 3})
+    ring.check_room(free)
+    there["3k9f0a2b"] = 0
+    ring._elsewhere["3k9f0a2b"] = 1
+    ring.check_room(mine)
+    ring._elsewhere["3k9f0a2b"] = 2
+    with pytest.raises(Problem):
+        ring.check_room(mine)

@@ -185,8 +185,8 @@ def measure(targets: list[Target], results: Results, told: Callable[[str], None]
 def choose(target: Target, mutant: Mutant) -> list[str]:
     """The tests that can tell a mutant, best first.
 
-    Slow ones are left out if there is no time for all, those of the closest file last. On a busy machine each takes several
-    times as long, and with the closest file's alone a survivor would mean little.
+    Slow ones are left out if there is no time for all. On a busy machine each takes several times as long, and with the
+    closest file's alone a survivor would mean little.
     """
     seen = target.seen
     is_lua = mutant.operator.startswith("Lua")
@@ -203,8 +203,7 @@ def choose(target: Target, mutant: Mutant) -> list[str]:
         key=lambda name: (-near[name], seen[name].starts, files.index(name.partition("::")[0]), seen[name].seconds),
     )
     chosen, seconds = {order[0]} if order else set(), 0.0
-    closest = files[0]
-    for name in sorted(order, key=lambda name: (-near[name], not name.startswith(closest), seen[name].seconds)):
+    for name in sorted(order, key=lambda name: (-near[name], seen[name].seconds)):
         seconds += seen[name].seconds
         if seconds > CHOSEN_SECONDS:
             break

@@ -176,8 +176,11 @@ class Exchange:
 
     @property
     def backlog(self) -> bool:
-        """Whether bytes of the answer still wait for the client."""
-        return bool(self._pending)
+        """Whether bytes of the answer still wait for the client; then the watcher will be told when it has taken them.
+
+        Bytes that a thread is writing at this moment do not count: if the kernel takes them all, nobody is told.
+        """
+        return bool(self._pending and self.mask & select.EPOLLOUT)
 
     def park(self) -> None:
         """The answer will come later. The handler calls this before any other thread knows of the exchange."""

@@ -3,6 +3,8 @@
 import contextlib
 import gzip
 import json
+import os
+import threading
 import time
 
 import pytest
@@ -366,6 +368,31 @@ def test_slow_reader_of_a_stream_misses_nothing(start_gateway, monkeypatch):
         told = list(slow.events())
         assert [event.data["task"] for event in told[:-1]] == tasks
         assert told[-1].name == "done"
+
+
+def test_news_that_comes_while_a_stream_is_written_to_is_told_at_once(start_gateway, monkeypatch):
+    monkeypatch.setattr(events, "COMMENT_SECONDS", 600.0)  # which would read what was missed
+    gateway = start_gateway()
+    new, _ = gateway.add()
+    write, has_written, has_news = os.write, threading.Event(), threading.Event()
+
+    def held(descriptor: int, data: bytes) -> int:
+        """The thread that writes is interrupted when the kernel has taken the stream's first bytes."""
+        written = write(descriptor, data)
+        if events.BEGIN in bytes(data):
+            has_written.set()
+            assert has_news.wait(60)
+        return written
+
+    told = gateway.listener._news
+    monkeypatch.setattr(gateway.listener, "_news", lambda requests: (told(requests), has_news.set()))
+    monkeypatch.setattr(os, "write", held)
+    with Wire(gateway.port) as wire:
+        wire.send("GET", f"{path(new)}/events")
+        assert has_written.wait(60)
+        task = gateway.settle(new, 0)
+        wire.head()
+        assert [event.data["task"] for event in wire.events() if event.name == "result"] == [task]
 
 
 def test_long_poll_outlives_a_restart_of_the_hub(start_gateway, hub_redis):

@@ -20,7 +20,8 @@ WAYS = ["", "?after=0-0", "?wait=30", "?after=0-0&wait=30"]
 class Disk:
     """The hub's file as the gateway sees it; ``looks`` counts how often."""
 
-    def __init__(self, monkeypatch) -> None:
+    def __init__(self, monkeypatch, gateway) -> None:
+        self._waiters = gateway.waiters
         self.looks, self._size, self._is_slow = 0, 1, True
         monkeypatch.setattr(ledger.durability, "file_of", self._file_of)
 
@@ -34,7 +35,8 @@ class Disk:
         self._size += 1
 
     def is_seen(self) -> None:
-        """Waits until the gateway has looked at it twice: what it had read before is kept back now."""
+        """Waits until the gateway keeps something back, and has looked at the file twice since: its other threads look, too."""
+        until(lambda: self._waiters._unwritten, "something to be kept back")
         before = self.looks
         until(lambda: self.looks >= before + 2, "two looks at the hub's file")
 
@@ -48,7 +50,7 @@ def gateway(tmp_path, hub_redis):
 
 @pytest.fixture
 def disk(gateway, monkeypatch):
-    return Disk(monkeypatch)
+    return Disk(monkeypatch, gateway)
 
 
 def path(new, query: str = "") -> str:

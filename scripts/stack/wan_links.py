@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec import Struct
 
-CONTROL_SECONDS: Final = 5.0
+CONTROL_SECONDS: Final = 60.0  # for an answer of the proxy, on a machine that may have much else to do
 
 
 class Way(Struct, frozen=True, forbid_unknown_fields=True):
@@ -111,22 +111,31 @@ class Control:
 
     def close(self) -> None:
         """Closes the control connection."""
+        self._buffer = b""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
 
     def _call(self, call: dict[str, Any]) -> Counts:
         with self._lock:
-            if self._socket is None:
-                self._socket = socket.create_connection(("127.0.0.1", self._port), CONTROL_SECONDS)
-            self._socket.sendall(json.dumps(call).encode() + b"\n")
-            while b"\n" not in self._buffer:
-                data = self._socket.recv(65536)
-                if not data:
-                    raise ConnectionError("the proxy ended")
-                self._buffer += data
-            line, _, self._buffer = self._buffer.partition(b"\n")
+            try:
+                line = self._answer(json.dumps(call).encode() + b"\n")
+            except OSError:
+                self.close()  # an answer that comes late is none of the next call
+                raise
         answer = msgspec.json.decode(line)
         if "error" in answer:
             raise ValueError(answer["error"])
         return msgspec.convert(answer, Counts)
+
+    def _answer(self, call: bytes) -> bytes:
+        if self._socket is None:
+            self._socket = socket.create_connection(("127.0.0.1", self._port), CONTROL_SECONDS)
+        self._socket.sendall(call)
+        while b"\n" not in self._buffer:
+            data = self._socket.recv(65536)
+            if not data:
+                raise ConnectionError("the proxy ended")
+            self._buffer += data
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return line

@@ -23,6 +23,7 @@ MOVES, PINNED = source(HOME, "moves"), source(HOME, "pinned")
 BEFORE = 15  # requests before the fault
 AFTER = 15  # and after the standby has begun
 DEADLINE_SECONDS = 240.0  # of pinned tasks, which wait until the region is back
+WAIT_SECONDS = 150.0  # for what a quiet machine does in some
 OUT_SECONDS = 90.0  # by which the tasks with a standby have to be answered, while their region is still away
 
 
@@ -30,10 +31,12 @@ OUT_SECONDS = 90.0  # by which the tasks with a standby have to be answered, whi
 def both(stack) -> Iterator[ChaosStack]:
     """The region and its standby are well."""
     path = f"/v1/sources/{MOVES}"
-    until(lambda: ask(stack.port, "GET", path).json().get("standby_faults") == {}, "the standby to be ready", 60)
-    until(lambda: not _taken(stack), "both regions to be well", 60)
+    until(
+        lambda: ask(stack.port, "GET", path).json().get("standby_faults") == {}, "the standby to be ready", WAIT_SECONDS
+    )
+    until(lambda: not _taken(stack), "both regions to be well", WAIT_SECONDS)
     yield stack
-    until(lambda: not _taken(stack), "both regions to be well again", 90)
+    until(lambda: not _taken(stack), "both regions to be well again", WAIT_SECONDS)
 
 
 def _taken(stack) -> set[str]:
@@ -139,13 +142,15 @@ def test_a_region_that_can_not_answer_is_taken_over_and_gets_its_tasks_again(bot
     stack = both
     before = ask(stack.port, "GET", f"/v1/regions/{HOME}").json()["refused"]  # by tests of this stack that attack it
     with Load(stack) as load:
-        until(lambda: len(load.posted) >= BEFORE, "the load")
+        until(lambda: len(load.posted) >= BEFORE, "the load", WAIT_SECONDS)
         assert HOME not in _taken(stack)
         began = time.monotonic()
         with hurt(stack):
-            until(lambda: HOME in _taken(stack), "the region to be taken over", 60)
+            until(lambda: HOME in _taken(stack), "the region to be taken over", WAIT_SECONDS)
             print(f"taken over {time.monotonic() - began:.1f} s after the fault")
-            until(lambda: STANDBY in load.regions(load.posted[-1]), "the standby to be asked for new tasks", 60)
+            until(
+                lambda: STANDBY in load.regions(load.posted[-1]), "the standby to be asked for new tasks", WAIT_SECONDS
+            )
             so_far = len(load.posted)
             until(lambda: len(load.posted) >= so_far + AFTER, "more load")
             cancelled = until(lambda: load.post(PINNED), "a post to be accepted")
@@ -157,8 +162,8 @@ def test_a_region_that_can_not_answer_is_taken_over_and_gets_its_tasks_again(bot
             results = [one for request in waiting for one in ledger.results(request, OUT_SECONDS)]
             bad = [(one["task"], one["status"], one["error"]) for one in results if one["status"] != "succeeded"]
             assert not bad, f"not answered by the standby: {bad}"
-        until(lambda: not _taken(stack), "the region to get its tasks again", 90)
-        until(lambda: load.regions(load.posted[-1]) == {HOME}, "new tasks to go to the region again", 60)
+        until(lambda: not _taken(stack), "the region to get its tasks again", WAIT_SECONDS)
+        until(lambda: load.regions(load.posted[-1]) == {HOME}, "new tasks to go to the region again", WAIT_SECONDS)
     for ledger in load.ledgers.values():
         ledger.check(fetches=2)  # both regions may have fetched; the result is one
     _nothing_left_its_place(stack, load, cancelled)

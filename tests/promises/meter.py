@@ -34,8 +34,8 @@ class Meter:
 
     def __exit__(self, *_: object) -> None:
         self._process.stdin.close()
-        self._process.wait(30)
-        self._reader.join(10)
+        self._process.wait(60)
+        self._reader.join(60)
         self._process.stdout.close()
 
     def _read(self) -> None:

@@ -86,7 +86,7 @@ class Attack:
         self._process.stdin.close()
         with contextlib.suppress(json.JSONDecodeError):
             self.answered = json.loads(self._process.stdout.read() or "{}")
-        self._process.wait(30)
+        self._process.wait(60)
         self._process.stdout.close()
 
 

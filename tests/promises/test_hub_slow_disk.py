@@ -77,7 +77,7 @@ class Followers:
 
     def __exit__(self, *_: object) -> None:
         self._stopping.set()
-        self._watch.join(10)
+        self._watch.join(60)
         self._threads.shutdown()
 
     def _run(self) -> None:

@@ -1,7 +1,7 @@
 """A fork server for the processes of urgent tasks and of suspects: it has everything imported, so that a start costs a tenth of the time and memory.
 
     pool: ForkServer.start(name, beat) ── name, descriptor ──> serve (python -m jobs.worker … --fork-server FD): fork, run
-          Forked.poll               <── name, pid, code; a beat every 2 s ──
+          Forked.poll               <── name, pid, code; a beat every 4 s ──
 
 The fork server has one thread, so that forking is safe, and runs no job. It ends with its pool, and its processes with it.
 When its beat stops, the pool kills it and starts another one.
@@ -28,7 +28,7 @@ from jobs.worker.stop import FLUSH_SECONDS, START_SECONDS
 from regions import logs
 from regions.settings import ROOT, Dashboard, Hub, Region, Settings
 
-BEAT_SECONDS: Final = 2.0
+BEAT_SECONDS: Final = 4.0  # each beat wakes the pool
 SILENT_SECONDS: Final = 2 * LEASE_MS / 1000
 MESSAGE_BYTES: Final = 512
 BEAT: Final = b"."

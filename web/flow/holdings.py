@@ -16,6 +16,7 @@ import os
 import socket
 import time
 from collections import deque
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import redis
@@ -107,13 +108,18 @@ class Holdings:
             self._look_at = time.monotonic() + EVERY_SECONDS
             hold = scripts.HOLD.command(lease=names.HOLDINGS, who=self._me, lease_ms=LEASE_MS)
             forget = scripts.FORGET.command(held=map(names.held, list(self._regions)))
-            asked = [hold, forget, ("HGETALL", names.BARRED)]
-            is_mine, _, barred = map(value, send(self._client, asked, [scripts.HOLD, scripts.FORGET]))
-            self._is_mine, self._is_filling, self._has_scanned = bool(is_mine), False, False
+            regions = list(self._regions)
+            look = _look_commands(regions)
+            # Whoever did all at the last look mostly does so at this one: then it is one round trip.
+            asked = [hold, forget, ("HGETALL", names.BARRED), *(look if self._is_mine else [])]
+            is_mine, forgot, barred, *seen = send(self._client, asked, [scripts.HOLD, scripts.FORGET])
+            value(forgot)
+            self._is_mine, self._is_filling, self._has_scanned = bool(value(is_mine)), False, False
             if self._is_mine:
-                self._keep_out(mapping(barred))
-                self._look_at_streams()
-                self._look_at_clients()
+                self._keep_out(mapping(value(barred)))
+                *streams, info = seen or send(self._client, look, [])
+                self._look_at_streams(regions, streams)
+                self._look_at_clients(connect.info(value(info)))
         if self._is_mine and (self._is_filling or not self._has_scanned):
             self._look_at_keys()
         self._has_scanned = self._has_scanned or not self._is_mine or self._cursor == b"0"
@@ -147,13 +153,8 @@ class Holdings:
             seen.clear()
             self._bar(region, f"it sent {total:,} bytes of results within a minute that nobody asked for")
 
-    def _look_at_streams(self) -> None:
-        commands: list[tuple[Any, ...]] = []
-        regions = list(self._regions)
-        for region in regions:
-            commands.append(("MEMORY", "USAGE", names.out_stream(region)))
-            commands.append(("XINFO", "STREAM", names.out_stream(region)))
-        *answers, (seconds, _) = map(_or_none, send(self._client, [*commands, ("TIME",)], []))
+    def _look_at_streams(self, regions: Sequence[str], replies: Sequence[Any]) -> None:
+        *answers, (seconds, _) = map(_or_none, replies)
         for index, region in enumerate(regions):
             size, info = answers[2 * index], answers[2 * index + 1]
             if size is None or info is None:  # none yet, or not a stream, which the settler repairs
@@ -169,8 +170,7 @@ class Holdings:
                 send(self._client, [("UNLINK", names.out_stream(region))], [])
                 log.warning("a stream whose ids were far ahead begins anew", region=region)
 
-    def _look_at_clients(self) -> None:
-        info = connect.info(value(send(self._client, [("INFO", "clients", "memory")], [])[0]))
+    def _look_at_clients(self, info: Mapping[str, str]) -> None:
         limit = self._limit = int(info["maxmemory"])
         self._used = int(info["used_memory"])
         self._clean_used = min(self._clean_used, self._used)
@@ -224,6 +224,15 @@ class Holdings:
         if self._may_bar:
             log.warning("this gateway can't keep a region out of the hub", error=str(error))
         self._may_bar = False
+
+
+def _look_commands(regions: Sequence[str]) -> list[tuple[Any, ...]]:
+    """What is asked of the regions' streams, the time, and the clients."""
+    streams = map(names.out_stream, regions)
+    of_streams = [
+        command for stream in streams for command in (("MEMORY", "USAGE", stream), ("XINFO", "STREAM", stream))
+    ]
+    return [*of_streams, ("TIME",), ("INFO", "clients", "memory")]
 
 
 def _or_none(reply: Any) -> Any:

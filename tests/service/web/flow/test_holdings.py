@@ -328,11 +328,11 @@ def test_haste_ends_where_nothing_is_wrong_and_begins_when_the_hub_fills(parts):
         parts.fra.set(names.result("fra", f"NOBODY{number}"), MEGABYTE)
     assert is_hasty()
     assert not is_hasty()
-    parts.holdings._look_at_clients()
+    parts.holdings._look_at_clients(parts.client.info())
     assert not parts.holdings._is_filling  # nothing has grown since
     for number in range(5):
         parts.client.set(f"more:{number}", MEGABYTE)
-    parts.holdings._look_at_clients()
+    parts.holdings._look_at_clients(parts.client.info())
     assert parts.holdings._is_filling
     parts.fra.set(names.result("fra", "NOBODY"), b"x" * 100)  # next to nothing
     assert not is_hasty()

@@ -9,7 +9,8 @@
      └ Reporter (thread)      tells the hub
 
 An urgent task is one for which a client waits; each pool has one process for them. A suspect is a task that was running when its process died; it runs again alone, in a process of its own. On each turn of
-its claim loop a child writes a byte to a pipe, its beat. The pipe is local, so beats go on while Redis is away.
+its claim loop a child writes a byte to a socket, its beat. The socket is local, so beats go on while Redis is away. The other way
+the pool tells it that definitions have changed: one process of a machine looks at their files for all.
 """
 
 import contextlib
@@ -61,6 +62,7 @@ ALONE_A_TURN: Final = 4  # processes for suspects that start in one turn
 COLD_SECONDS: Final = FLUSH_SECONDS + 5.0
 # All that a client waits for comes first: its task's own process, the Redis, the bridge, on a small machine also the hub.
 NICE: Final = 15
+CHANGED: Final = b"."  # what a process is told when definitions have changed
 WORKER: Final = (sys.executable, "-m", "jobs.worker")
 
 log = logs.get("workers")
@@ -68,7 +70,7 @@ log = logs.get("workers")
 
 @dataclass(slots=True)
 class Child:
-    """A worker process and its pipe; times in monotonic seconds."""
+    """A worker process and its socket; times in monotonic seconds."""
 
     name: str
     process: subprocess.Popen[bytes] | Forked
@@ -79,10 +81,16 @@ class Child:
     is_killed: bool = False
 
     def beats(self) -> bytes:
-        """What it has written to its pipe since the last call."""
-        with contextlib.suppress(BlockingIOError):
+        """What it has written to its socket since the last call."""
+        # A reset: it has ended before it read what it was told.
+        with contextlib.suppress(BlockingIOError, ConnectionResetError):
             return os.read(self.pipe, 65536)
         return b""
+
+    def tell(self) -> None:
+        """Tells it that definitions have changed."""
+        with contextlib.suppress(OSError):  # it has ended, or has not read for long
+            os.write(self.pipe, CHANGED)
 
     def is_silent(self, now: float) -> bool:
         """Whether its loop hangs and it was not killed yet."""
@@ -146,12 +154,21 @@ class Pool:
             clock=clock,
             changed=self._rescaled,
         )
-        self._reporter = Reporter(settings, region, self._client, name, self.workers, self._scaler.status, self._life)
+        self._reporter = Reporter(
+            settings,
+            region,
+            self._client,
+            name,
+            self.workers,
+            self._scaler.status,
+            self._life,
+            changed=self._have_changed,
+        )
         self._endpoint = Endpoint(
             region.metrics.host, region.metrics.workers_port, partial(self._metrics.samples, self._reporter)
         )
         self.stop = Stop()
-        self._is_refused = False
+        self._is_refused = self._has_news = False
         self._missing = 0
         self._lost, self._death = 0, ""  # normal processes that died, and how the last one did
         self._deaths: deque[float] = deque(maxlen=100)  # when (monotonic)
@@ -188,6 +205,7 @@ class Pool:
             if slot.child is None and time.monotonic() >= slot.not_before:
                 self._start(slot)
         self._start_alone()
+        self._tell()
         self._watch()
         if time.monotonic() - self._memory_read >= MEMORY_CHECK_SECONDS:
             self._check_memory()
@@ -230,6 +248,17 @@ class Pool:
     def _rescaled(self) -> None:
         self._reporter.now()
         self._wake()
+
+    def _have_changed(self) -> None:
+        """Definitions have."""
+        self._has_news = True
+        self._wake()
+
+    def _tell(self) -> None:
+        if self._has_news:
+            self._has_news = False
+            for child in self._children():
+                child.tell()
 
     def _wake(self) -> None:
         """Begins the next turn now."""
@@ -293,7 +322,7 @@ class Pool:
     def _start(self, slot: Slot) -> None:
         kind = "worker" if slot.kind == "normal" else slot.kind
         name = f"{self._region.name}.{kind}.{slot.number}.{secrets.token_hex(3)}"
-        ours, theirs = os.pipe()
+        ours, theirs = (one.detach() for one in socket.socketpair())
         os.set_blocking(ours, False)
         page = self._metrics.pages.take()
         process: subprocess.Popen[bytes] | Forked
@@ -353,7 +382,7 @@ class Pool:
 
     def _watch(self) -> None:
         """Waits to be told of something, reads beats, removes children that died, kills silent ones."""
-        # The pipe of a dying child is ready all the time.
+        # The socket of a dying child is ready all the time.
         time.sleep(max(0.0, self._watched + TURN_SECONDS - time.monotonic()))
         poll = select.poll()
         for one in self._children():  # a process that has begun wakes the pool only by its end

@@ -46,6 +46,7 @@ class Reporter:
     """A thread of the pool ``name``. ``workers`` returns the names of the running processes.
 
     ``scale`` returns the part of the status that says how many there should be, and why; ``life`` that of processes that died.
+    ``changed`` is called on the thread when definitions have changed.
     """
 
     def __init__(
@@ -57,12 +58,13 @@ class Reporter:
         workers: Callable[[], Sequence[str]],
         scale: Callable[[], Mapping[str, Any]],
         life: Callable[[], Mapping[str, Any]],
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
         self._region, self._client, self._workers = region, client, workers
         self._hub = connect.open_redis(
             settings.hub.redis, name=f"{region.name}.workers", block_seconds=connect.OCEAN_SECONDS
         )
-        self._name, self._scale, self._life = name, scale, life
+        self._name, self._scale, self._life, self._changed = name, scale, life, changed
         self._began = time.monotonic()
         self._started_ms = 0  # the same, on the hub's clock once that has answered
         self._hub_ahead_ms = 0.0  # the hub's clock less the monotonic one; 0 before it has answered
@@ -115,6 +117,7 @@ class Reporter:
     def _has_changed(self) -> bool:
         is_changed = self._catalog.refresh()
         if is_changed:
+            self._changed()
             self._has_news.set()
             for entry in self._own():
                 if entry.faults:

@@ -8,9 +8,13 @@ The claim waits for a job without taking it. Nothing here depends on an orderly 
 dead or paused process to others, and that process can't finish them any more.
 """
 
+import contextlib
 import os
+import select
 import signal
 import socket
+import stat
+import threading
 import time
 from itertools import chain
 from typing import Any, Final
@@ -44,6 +48,9 @@ LISTEN_SECONDS: Final = (
 )
 LISTEN_AFTER_FAILURES: Final = 5  # the back-off starts long: nobody waits for RQ's commands
 REPORTED_AFTER_MS: Final = 300  # the hub is told of jobs that run longer
+REFRESH_SECONDS: Final = (
+    10.0  # between two looks at definitions of a process whose pool tells it that they have changed
+)
 
 log = logs.get("worker")
 
@@ -66,6 +73,8 @@ class Worker(BaseWorker):
         meter: Meter | None = None,
     ) -> None:
         """``beat`` is a descriptor that gets a byte on every turn of the loop, for jobs.pool.processes.
+
+        If it is a socket, the pool tells by it that definitions have changed.
 
         ``ahead_of_boot_ms``: what its pool knows of the region's clock, as ``Clock.inherit`` takes it.
 
@@ -107,6 +116,8 @@ class Worker(BaseWorker):
         self._runner, self._beat, self._is_alone = runner, beat, kind == "alone"
         self._is_registered = self._is_stuck = False
         self._failures = 0
+        self._is_told = beat is not None and stat.S_ISSOCK(os.fstat(beat).st_mode)
+        self._refreshed, self._are_limits_told = 0.0, True
         self._looked, self._is_due = 0.0, False
         self._not_running: set[str] = set()
         self._not_held: set[str] = set()
@@ -118,6 +129,8 @@ class Worker(BaseWorker):
         self.shipper.start()
         self.leftovers.start()
         self._caller.start()
+        if self._is_told:
+            threading.Thread(target=self._hear, name="news", daemon=True).start()
         while not self._is_done():
             self.run_once()
         self.leave()
@@ -219,8 +232,34 @@ class Worker(BaseWorker):
             now = time.monotonic()
             self.shipper.put([Shipment(entry, outcome, size, now) for entry, outcome, size in found.ended])
         self._report_started()
+        is_due = not self._is_told or time.monotonic() - self._refreshed >= REFRESH_SECONDS
+        if is_due or not self._are_limits_told:
+            self._refresh()
+
+    def _refresh(self) -> None:
+        """Reads changed definitions, and tells the region's Redis their limits."""
+        self._refreshed = time.monotonic()
         if self._runner.refresh():
+            self._are_limits_told = False
+        if not self._are_limits_told:
             tell_limits(self._client, self._runner.limits())
+            self._are_limits_told = True
+
+    def _hear(self) -> None:
+        """Looks at definitions whenever the pool says that some have changed, until that ends."""
+        assert self._beat is not None
+        beat, poll = self._beat, select.poll()
+        poll.register(beat, select.POLLIN)
+        while poll.poll():
+            try:
+                if not os.read(beat, 4096):
+                    return
+            except BlockingIOError:
+                continue
+            except OSError:
+                return
+            with contextlib.suppress(redis.exceptions.RedisError):  # the next look tells the limits
+                self._refresh()
 
     def _give_up_the_stuck(self, running: list[Job]) -> None:
         """Ends jobs that compute past their deadline (an XPath, a pattern), and then this process.
@@ -278,7 +317,7 @@ class Worker(BaseWorker):
             os.write(self._beat, STUCK_BEAT if self._is_stuck else b".")
         except BlockingIOError:
             return  # the pool does not read now; that is not this process's fault
-        except BrokenPipeError:
+        except (BrokenPipeError, ConnectionResetError):
             log.error("the pool died", worker=self.name)
             self._beat = None
             self.stop.request()

@@ -1,16 +1,22 @@
 """A worker process and its parent: beat, command line, name."""
 
 import os
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import msgspec
 import pytest
+import redis
 
+from jobs.pool.processes import Child
 from jobs.worker.worker import Worker
+from regions import names
 from regions.settings import ROOT, Settings
 from tests.service.working import REGION, ObedientRunner, settings_for
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -54,3 +60,43 @@ def test_a_second_worker_of_a_live_ones_name_is_refused(settings):
     second.run_once()
     for worker in (first, second):
         worker.unsubscribe()
+
+
+def test_a_process_whose_pool_tells_of_changed_definitions_looks_at_them_then(settings, monkeypatch):
+    looks = []
+    runner = ObedientRunner()
+    monkeypatch.setattr(runner, "refresh", lambda: looks.append(1) or True, raising=False)
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    theirs.setblocking(False)
+    worker = Worker(settings, settings.one(REGION), "w1", runner, beat=theirs.fileno())
+    monkeypatch.setattr("jobs.worker.worker.REFRESH_SECONDS", 3_600.0)
+    worker._refresh()
+    worker._look()
+    assert len(looks) == 1  # not at each look
+    hearing = threading.Thread(target=worker._hear, daemon=True)
+    hearing.start()
+    Child("w1", None, ours.fileno(), 0.0, 0).tell()
+    until(lambda: len(looks) == 2, "a look at the definitions")
+    monkeypatch.setattr("jobs.worker.worker.REFRESH_SECONDS", 0.0)
+    worker._look()
+    assert len(looks) == 3  # the pool may have missed something
+    ours.close()
+    hearing.join(20)
+    assert not hearing.is_alive()
+    theirs.close()
+
+
+def test_limits_that_could_not_be_told_are_told_at_the_next_look(settings, region_redis, monkeypatch):
+    runner, ours, theirs = ObedientRunner(), *socket.socketpair()
+    with ours, theirs:
+        worker = Worker(settings, settings.one(REGION), "w1", runner, beat=theirs.fileno())
+        monkeypatch.setattr(runner, "refresh", lambda: True, raising=False)
+        region_redis.running.kill()
+        with pytest.raises(redis.exceptions.RedisError):
+            worker._refresh()
+        region_redis.running.start()
+        monkeypatch.setattr(runner, "refresh", lambda: False, raising=False)
+        monkeypatch.setattr(runner, "limits", lambda: {"test.source": "7 0"}, raising=False)
+        worker._look()
+        assert b"7 0" in b" ".join(region_redis.client.hgetall(names.LIMITS).values())

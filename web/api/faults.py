@@ -34,14 +34,14 @@ from web.hub.ledger import Ledger
 from web.hub.redis import Hub, HubUnavailable
 from web.hub.region import RegionState
 from web.hub.runs import Learned, learned
-from web.hub.takeover import DRAINED
+from web.hub.takeover import DRAINED, Record
 
 EVERY_SECONDS: Final = 1.0
 CALM_SECONDS: Final = 2.0  # the same while nothing is wrong, nor seems to be
 SOURCES_SECONDS: Final = 2.0  # between two looks at the sources, at least
 DIFFERS_SECONDS: Final = 4.0  # for how long definitions must differ: a new file reaches some hosts before others
 LATE_SECONDS: Final = 5.0  # for how long a region must be late
-IDLE_SECONDS: Final = 5.0  # for how long a bridge must get nothing
+IDLE_SECONDS: Final = 4.0  # for how long a bridge must get nothing
 GAP_SECONDS: Final = 4.0  # a gateway that stood still for longer has not read what regions reported meanwhile
 LEASE_MS: Final = 5_000
 SHOWN_MAX: Final = 200  # characters of a reason in a message
@@ -230,7 +230,7 @@ class Faults:
     def _taken_over(self, states: Mapping[str, RegionState]) -> list[Found]:
         """The regions that lose their tasks while something is wrong with them, unless an operator wants it."""
         return [
-            Found("region-taken-over", f"standbys take its new tasks: {record.reason}", region=region)
+            Found("region-taken-over", f"standbys take its new tasks, since it {_what_it_does(record)}", region=region)
             for region, record in self._takeover.records.items()
             if region in states and record.why != DRAINED and not record.well_ms
         ]
@@ -267,6 +267,10 @@ def _of_scale(state: RegionState) -> list[Found]:
     last: dict[str, Any] = max(scales, key=lambda scale: scale["at_ms"], default={})
     fault = last.get("fault")
     return [Found("region-scale-wrong", f"its [scale] is wrong: {fault}", region=state.name)] if fault else []
+
+
+def _what_it_does(record: Record) -> str:
+    return record.reason if record.why.startswith("consumes") else f"is {record.reason}"
 
 
 def _shown(reasons: Sequence[str]) -> str:

@@ -87,11 +87,12 @@ class Cleaner:
     @property
     def full(self) -> str | None:
         """Why the gateway may take no new requests; None while it may."""
-        return "too many refused requests wait for their clean-up" if self._kept >= KEPT_MAX else None
+        return "too many refused and cancelled tasks wait for their clean-up" if self._kept >= KEPT_MAX else None
 
     def faults(self) -> list[Found]:
         """What keeps the gateway from taking requests, by name."""
-        return [Found("gateway-clean-up-full", reason)] if (reason := self.full) else []
+        figures = f"{self._kept:,} tasks, and {KEPT_MAX:,} may"
+        return [Found("gateway-clean-up-full", f"{reason}: {figures}")] if (reason := self.full) else []
 
     def start(self) -> None:
         """Starts the thread."""

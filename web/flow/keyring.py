@@ -78,7 +78,7 @@ class Keyring:
         return [
             Found(
                 "key-expires",
-                f"it expires at {rfc3339(key.expires_ms)}: {key.name!r} of {key.tenant!r}",
+                f"the key {key.id} expires at {rfc3339(key.expires_ms)}: {key.name!r} of {key.tenant!r}",
                 part=f"key {key.id}",
             )
             for key in found

@@ -71,7 +71,9 @@ def faults_of(gateways: Mapping[str, Gateway], now_ms: int) -> list[Found]:
     for name, one in sorted(gateways.items()):
         silent_ms = now_ms - one.at_ms
         if LOST_MS < silent_ms <= FORGET_MS:
-            found.append(Found("gateway-away", f"a gateway was lost: {name} said nothing more", part=f"gateway {name}"))
+            found.append(
+                Found("gateway-away", f"a gateway was lost: {name} says nothing any more", part=f"gateway {name}")
+            )
         # One that stops in peace forgets its starts: so each but the first one known is a restart.
         restarts = sum(now_ms - at_ms <= RESTARTS_MS for at_ms in one.starts_ms[1:])
         if restarts >= RESTARTS:

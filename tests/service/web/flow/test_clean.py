@@ -177,7 +177,7 @@ def test_what_is_to_be_taken_back_is_bounded_by_refusing_to_begin(own_half, own_
         own_half.acceptor.cleaner.cancel("R", [("a", "fra"), ("b", "fra"), ("c", "fra")], HUB_MS, 60_000)
         assert own_half.acceptor.cleaner.kept == 4
         answer, _ = own_half.submit(new_request(("fra",)))
-        assert answer.reason == "too many refused requests wait for their clean-up"
+        assert answer.reason == "too many refused and cancelled tasks wait for their clean-up"
         assert [one.name for one in own_half.acceptor.cleaner.faults()] == ["gateway-clean-up-full"]
         own_half.acceptor.cleaner.cancel("R", [("d", "fra")], HUB_MS, 60_000)
         assert own_half.acceptor.cleaner.kept == 4

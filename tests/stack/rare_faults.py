@@ -284,9 +284,9 @@ SECOND = SecondGateway()
 
 
 class ShortKey:
-    """A key that lives for two minutes, and is told in the last third of them."""
+    """A key that is told in the last third of its life, which is longer than its alert waits."""
 
-    LIVES_SECONDS = 120
+    LIVES_SECONDS = 270
 
     def __init__(self) -> None:
         self._id = ""

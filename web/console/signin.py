@@ -7,6 +7,8 @@ from a page of this gateway as well (Fetch Metadata, or else the Origin).
 
 import contextlib
 import re
+import threading
+import time
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import parse_qs, quote
@@ -22,12 +24,13 @@ from web.http.owner import Owner
 from web.http.problems import Problem
 from web.hub import sessions
 from web.hub.keys import Scope
-from web.hub.redis import Hub
+from web.hub.redis import Hub, HubUnavailable
 
 PATH: Final = "/signin"
 OUT: Final = "/signout"
 BODY_BYTES_MAX: Final = 4_000
 FIELDS_MAX: Final = 10  # of the form, which has two
+CONFIRMED_SECONDS, CONFIRMED_MAX = 60.0, 1_000
 # A path of this gateway: neither //host nor /\host, which browsers take for another one.
 _PATH: Final = re.compile(r"/(?![/\\])[!-\[\]-~]*")
 
@@ -42,6 +45,8 @@ class SignIn:
         # Cookies know no ports: gateways of one machine would take each other's.
         own = "nearfetch" if self._public else f"nearfetch-{settings.gateway.port}"
         self.cookie = "__Host-nearfetch" if self._is_secure else own
+        self._confirmed: dict[str, tuple[str, float]] = {}  # by session: its key, and when the hub said so (monotonic)
+        self._lock = threading.Lock()
 
     def owner(self, head: Head, scope: Scope) -> Owner:
         """The owner of a call, by its key or by its session. Raises ``Problem``, and a ``HubUnavailable`` for a session."""
@@ -51,9 +56,33 @@ class SignIn:
             return self._keyring.owner(authorization, scope)
         if scope != "read":
             self.check_own_page(head)
-        with self._hub.asking() as client:
-            key = sessions.key_of(client, token)
-        return self._keyring.owner_by_id(key or "", scope)
+        return self._keyring.owner_by_id(self._key_of(token, scope), scope)
+
+    def _key_of(self, token: str, scope: Scope) -> str:
+        """The id of the key of a session, "" for none.
+
+        Who looks at what is wrong must not be locked out by it: while the hub is away, a session that it confirmed within the last
+        minute still reads, and goes on as long as it is used each minute.
+        """
+        try:
+            with self._hub.asking() as client:
+                key = sessions.key_of(client, token) or ""
+        except HubUnavailable:
+            with self._lock:
+                key, at = self._confirmed.get(token, ("", float("-inf")))
+            if scope != "read" or time.monotonic() - at > CONFIRMED_SECONDS:
+                raise
+        self._confirm(token, key)
+        return key
+
+    def _confirm(self, token: str, key: str) -> None:
+        """Remembers whose a session is; without a key, that it is over."""
+        with self._lock:
+            self._confirmed.pop(token, None)
+            if key:
+                self._confirmed[token] = key, time.monotonic()
+                if len(self._confirmed) > CONFIRMED_MAX:
+                    del self._confirmed[next(iter(self._confirmed))]
 
     def token(self, head: Head) -> str:
         """The session that a browser sent, "" for none."""
@@ -103,6 +132,7 @@ class SignIn:
         """Ends the session."""
         self.check_own_page(exchange)
         if token := self.token(exchange):
+            self._confirm(token, "")
             with self._hub.asking() as client:
                 sessions.end(client, token)
         return _redirect(PATH, self._cookie("", 0))

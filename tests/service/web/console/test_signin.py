@@ -1,5 +1,7 @@
 """Signing in at a gateway with keys: sessions, what they permit, how they end, and that no other site can use them."""
 
+import os
+import signal
 import time
 from urllib.parse import urlencode
 
@@ -10,8 +12,9 @@ from regions import names
 from tests.service.conftest import RedisInstance
 from tests.service.web.api.test_keys import Keyed
 from tests.service.web.console.conftest import Regions
-from tests.waiting import until
+from tests.waiting import freeze, until
 from tests.wire import ask
+from web.console import signin
 from web.hub import keys, sessions
 
 HTML = {"Accept": "text/html,application/xhtml+xml"}
@@ -211,6 +214,33 @@ def test_a_revoked_key_ends_its_sessions(keyed):
     assert not keyed.client.exists(names.sessions(key.id))
     until(lambda: ask(keyed.port, "GET", "/", {**HTML, **cookie}).status == 303, "the session to end")
     assert ask(keyed.port, "GET", "/v1/sources", cookie).status == 401
+
+
+def test_a_session_still_sees_what_is_wrong_while_the_hub_is_away(keyed, monkeypatch):
+    """One that the hub has confirmed a moment ago, and it may only read."""
+    alerts, cookie, unused = (
+        "/alerts",
+        session(keyed, text := keyed.key("ops", "read", "submit", "admin")),
+        session(keyed, text),
+    )
+    ended = session(keyed, text)
+    for one in (cookie, ended):
+        assert ask(keyed.port, "GET", alerts, {**HTML, **one}).status == 200
+    ask(keyed.port, "POST", "/signout", {**ended, **OWN})
+    group = keyed.hub.running.process.pid
+    freeze(group)
+    try:
+        until(
+            lambda: "<h2>hub-redis-away</h2>" in ask(keyed.port, "GET", alerts, {**HTML, **cookie}).body.decode(), "it"
+        )
+        for one in (unused, ended):
+            assert ask(keyed.port, "GET", alerts, {**HTML, **one}).status == 503
+        assert ask(keyed.port, *POST, {**cookie, **OWN, "Content-Type": "application/json"}, PLAIN).status == 503
+        monkeypatch.setattr(signin, "CONFIRMED_SECONDS", 0.0)
+        assert ask(keyed.port, "GET", alerts, {**HTML, **cookie}).status == 503
+    finally:
+        os.killpg(group, signal.SIGCONT)
+    until(lambda: ask(keyed.port, "GET", "/readyz").status == 200, "the hub to be back")
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
 """Drives a stack over HTTP as clients do, and keeps a ledger outside of it: which ids were promised, what came for them."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import redis
 
 from regions import connect, names
+from regions.process import stat
 from tests import ledger, site
 from tests.stack.conftest import Stack
 from tests.waiting import until
@@ -43,7 +45,13 @@ class Ledger(ledger.Ledger):
 
     def check(self) -> None:
         """Every promised task succeeded, once, and nothing else came."""
-        ledger.judge(self.delivered, set().union(*self.promised.values()))
+        try:
+            ledger.judge(self.delivered, set().union(*self.promised.values()))
+        except AssertionError as error:
+            bad = [one["task"] for one in self.delivered if one["status"] != "succeeded"]
+            for task in bad:
+                error.add_note(f"{task}: {ask(self.stack.port, 'GET', f'/v1/tasks/{task}').json()}")
+            raise
 
 
 def in_order(results: list[dict]) -> None:
@@ -51,6 +59,13 @@ def in_order(results: list[dict]) -> None:
     ended = [result["timing"]["total_ms"] for result in results]
     late = [ended[at] for at in range(1, len(ended)) if ended[at] + 500 < max(ended[:at])]
     assert not late, [(result["source"], result["timing"]["total_ms"]) for result in results]
+
+
+def ancestors(pid: int) -> Iterator[int]:
+    """The processes from which a process descends, the nearest first; none when it has ended."""
+    while pid > 1 and (fields := stat(pid)) is not None:
+        pid = int(fields[1])
+        yield pid
 
 
 class Inside:
@@ -70,13 +85,16 @@ class Inside:
         return self.clients[-1]
 
     def executions(self, region: str) -> dict[int, int]:
-        """How many tasks each worker process of a region runs, by its pid."""
-        client = self.redis(region)
+        """How many tasks each worker process of a region runs, by its pid.
+
+        Redis knows one that died for a while; its pid may be another process's by now.
+        """
+        client, pool = self.redis(region), self.stack.pids()[f"workers-{region}"]
         found = {}
         for key in client.smembers(names.RQ_WORKERS):
             worker = key.decode().removeprefix(names.rq_worker(""))
             pid = client.hget(key, "pid")
-            if pid is not None:
+            if pid is not None and pool in ancestors(int(pid)):
                 found[int(pid)] = client.scard(names.rq_worker_executions(worker))
         return found
 

@@ -101,7 +101,7 @@ def test_a_worker_that_is_killed_loses_no_count(stack, prometheus, inside):
     died = 'sum(nearfetch_worker_deaths_total{region="fra",how="crashed"})'
     before, starts = counted(prometheus, attempts), counted(prometheus, began)
     for pid in inside.executions("fra"):
-        with contextlib.suppress(ProcessLookupError):  # Redis knows one that died for a while
+        with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     until(lambda: counted(prometheus, began) > starts, "new processes", SECONDS)
     assert counted(prometheus, attempts) >= before

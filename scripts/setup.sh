@@ -169,6 +169,7 @@ setup_venv() {
     if command -v flock >/dev/null 2>&1; then flock 9; fi
     venv="$ROOT/.venv"
     version="python $(python_version)"
+    new=
     if [ "$(head -n 1 "$venv/installed" 2>/dev/null)" != "$version" ]; then
         rm -rf "$venv"
         python3 -m venv "$venv" >>"$LOG" 2>&1 9<&- ||
@@ -179,11 +180,14 @@ setup_venv() {
         if grep -qsxF "$line" "$venv/installed"; then continue; fi
         kept=$(cat "$venv/installed" 2>/dev/null || echo "$version")
         rm -f "$venv/installed"
-        "$venv/bin/python" -m pip install --no-input -r "$ROOT/$file" >>"$LOG" 2>&1 9<&- ||
+        new=yes
+        "$venv/bin/python" -m pip install --no-input --no-compile -r "$ROOT/$file" >>"$LOG" 2>&1 9<&- ||
             give_up "pip install -r $file failed:" "Is there a network, or a mirror in pip's configuration? The whole log: $LOG" "$LOG"
         printf '%s\n%s\n' "$kept" "$line" >"$venv/installed.new"
         mv "$venv/installed.new" "$venv/installed"
     done
+    # pip would compile on one processor, which takes longer than the rest. A package may have files for other versions of Python.
+    if [ -n "$new" ]; then "$venv/bin/python" -m compileall -q -j 0 "$venv/lib" >>"$LOG" 2>&1 9<&- || true; fi
     exec 9<&-
     step_done "$version, virtual environment"
 }

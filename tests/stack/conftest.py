@@ -159,9 +159,19 @@ def make_stack() -> Iterator[Callable[..., Stack]]:
 
 @pytest.fixture(scope="package")
 def stack(make_stack: Callable[..., Stack]) -> Stack:
-    """The stack that the tests of this folder share; who hurts it makes it well again."""
+    """The stack that the tests of this folder share, started as a user's is; who hurts it makes it well again."""
+    return started(make_stack())
+
+
+@pytest.fixture(scope="package")
+def forked_stack(make_stack: Callable[..., Stack]) -> Stack:
+    """Another one for files that say so, so that the folder's tests run in two processes; its Python parts are forked."""
+    return started(make_stack(forks=True))
+
+
+def started(made: Stack) -> Stack:
     # Webhooks with made-up addresses call nobody outside: the proxy is asked for their names, and there is none.
-    made = make_stack(NEARFETCH__WEBHOOKS__PROXY="socks5h://127.0.0.1:9")
+    made.environment["NEARFETCH__WEBHOOKS__PROXY"] = "socks5h://127.0.0.1:9"
     made.output = made.up("--detach", "--port", str(made.port)).stdout
     return made
 

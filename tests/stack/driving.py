@@ -13,6 +13,8 @@ from tests.stack.conftest import Stack
 from tests.waiting import until
 from tests.wire import ask
 
+DEADLINE_SECONDS = 120.0  # a worker process that is started anew on a busy machine has the least of it
+
 
 def is_up(stack: Stack) -> bool:
     """Whether the gateway is ready and every region is up, as ``nearfetch status`` asks, which costs half a second of CPU."""
@@ -35,9 +37,9 @@ class Ledger(ledger.Ledger):
 
     delivered: list[dict] = field(default_factory=list)
 
-    def post(self, sources: list, **options) -> str:
+    def post(self, sources: list, *, deadline: float = DEADLINE_SECONDS, **options) -> str:
         """Posts a request until it is accepted, as a client does: a busy broker confirms too late now and then. Its id."""
-        return until(lambda: self.send(sources, **options), "a post to be accepted")
+        return until(lambda: self.send(sources, deadline=deadline, **options), "a post to be accepted")
 
     def collect(self, request: str, seconds: float = 150.0) -> None:
         """Reads the results of a request until it is done."""

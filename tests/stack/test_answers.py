@@ -29,6 +29,11 @@ EARLY_SECONDS = 2.0  # before a page was there somebody asked for it, and his ta
 SOON = 20.0  # seconds: what goes to a region by mistake is waited for 30
 
 
+@pytest.fixture(scope="module")
+def stack(forked_stack):
+    return forked_stack
+
+
 def test_polls_with_after_bring_the_fast_ones_before_the_slow_one(stack):
     ledger = Ledger(stack)
     request = ledger.post(FIVE)

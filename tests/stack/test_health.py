@@ -24,6 +24,11 @@ CHANGES = {  # the page of a source, what stands there, what instead, and what i
 }  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def stack(forked_stack):
+    return forked_stack
+
+
 def run(stack, times: int) -> None:
     """So many runs of each source, one after the other (at the same time they would be one), until all of them are judged.
 

@@ -24,6 +24,11 @@ pytestmark = pytest.mark.skipif(MISSING, reason=WHY)
 
 
 @pytest.fixture(scope="module")
+def stack(forked_stack):
+    return forked_stack
+
+
+@pytest.fixture(scope="module")
 def prometheus(stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     with Prometheus(stack.data, tmp_path_factory.mktemp("prometheus")) as running:
         running.wait_for_targets()

@@ -8,12 +8,19 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pytest
+
 from scripts.stack.services import RabbitMQ
 from tests.stack.driving import Ledger, is_up_by_status
 from tests.waiting import freeze, until
 from tests.wire import ask
 
 SECONDS = 150.0  # a broker that hangs is noticed by its missed heartbeats
+
+
+@pytest.fixture(scope="module")
+def stack(forked_stack):
+    return forked_stack
 
 
 @contextlib.contextmanager

@@ -3,9 +3,16 @@
 import os
 import signal
 
+import pytest
+
 from tests.stack.driving import Ledger
 from tests.waiting import until
 from tests.wire import ask
+
+
+@pytest.fixture(scope="module")
+def stack(forked_stack):
+    return forked_stack
 
 
 def whereabouts(stack, task: str) -> dict:

@@ -10,6 +10,7 @@ from bridge import durable
 from bridge.durable import BLOCK_SECONDS, Durable
 from bridge.link import Link
 from regions import connect, names
+from regions.counts import CELLS
 from tests.waiting import until
 
 
@@ -65,6 +66,7 @@ def test_a_batch_is_durable_once_its_process_says_so(settled: Settled, region_re
     until(lambda: "one" in settled.results, "the file to be written")
     assert settled.results == {"one": None}
     assert region_redis.client.get(names.FENCE) == b"test"
+    assert sorted(settled.durable.took[:-1]) == [0] * (CELLS - 2) + [1], "how long it took is counted once"
 
 
 def test_batches_that_come_while_it_waits_share_the_next_fence(settled: Settled, region_redis) -> None:
@@ -178,3 +180,17 @@ def test_a_link_that_is_doubted_is_looked_at_now(region_redis, monkeypatch) -> N
     one.durable.doubt()
     until(lambda: not one.durable.is_open, "the loss")
     one.stop()
+
+
+def test_one_doubt_is_one_look(region_redis) -> None:
+    client = connect.open_redis(region_redis.url, name="test-durable", block_seconds=BLOCK_SECONDS)
+    one: Durable[str] = Durable(client, "test", lambda *_: None)
+    one._open()
+    region_redis.client.config_resetstat()
+    one.doubt()
+    one.run_once()
+    assert region_redis.client.info("commandstats")["cmdstat_ping"]["calls"] == 1
+    assert not one._is_doubted, "else it would look again and again"
+    one.stop()
+    one.run()
+    client.close()

@@ -2,6 +2,7 @@
 
 import time
 
+import msgspec
 import pytest
 
 from web.flow.keyring import SOON_MS, Keyring
@@ -33,6 +34,19 @@ def test_text_of_a_key_is_read_back():
 )
 def test_what_is_no_key(text):
     assert keys.parts_of(text) is None
+
+
+def test_the_key_that_a_call_names_is_known_also_if_it_is_wrong():
+    assert keys.claimed(f"Bearer {keys.text_of('3k9f0a2b', 'a' * 32)}") == "3k9f0a2b"
+    assert keys.claimed("Bearer nonsense") == keys.claimed("") == ""
+
+
+def test_a_key_is_kept_without_what_it_does_not_limit():
+    kept = msgspec.json.decode(msgspec.json.encode(key(limits=KeyLimits(waiters=1))))
+    assert (kept["limits"], "expires_ms" in kept) == ({"waiters": 1}, False)
+    kept["limits"]["a_day"] = 5
+    with pytest.raises(msgspec.ValidationError, match="a_day"):  # a limit that is not known here is not passed over
+        keys._key.decode(msgspec.json.encode(kept))
 
 
 def test_a_secret_fits_its_own_key_alone():

@@ -14,9 +14,10 @@ from typing import Any, Final
 import pika
 
 from regions import connect, names, settings
+from regions.process import Process
 from scripts.chaos import slow_disk
 from scripts.chaos.points import Link, links
-from scripts.stack import configuration, parts
+from scripts.stack import configuration, parts, processes
 from scripts.stack.own_stack import OF_RABBITMQ, OwnStack
 from scripts.stack.parts import Part, Stack
 from scripts.stack.probes import listens
@@ -116,14 +117,18 @@ class ChaosStack(OwnStack):
         super().stop(keep=keep)
 
     def executions(self, region: str) -> dict[int, int]:
-        """How many tasks each worker process of a region runs, by pid. Raises what ``connect.AWAY`` lists."""
-        client = self.redis(f"redis-{region}")
+        """How many tasks each living worker process of a region runs, by pid. Raises what ``connect.AWAY`` lists.
+
+        Redis knows one that died for a while, whose pid may be another process's by now.
+        """
+        client, pool = self.redis(f"redis-{region}"), Process.of(self.pid(f"workers-{region}"))
+        living = set(processes.group(pool)) if pool is not None else set()
         found: dict[int, int] = {}
         keys: Any = client.smembers(names.RQ_WORKERS)
         for key in keys:
             worker = key.decode().removeprefix(names.rq_worker(""))
             pid: Any = client.hget(key, "pid")
-            if pid is not None:
+            if pid is not None and int(pid) in living:
                 found[int(pid)] = int(client.scard(names.rq_worker_executions(worker)))
         return found
 

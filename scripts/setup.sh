@@ -104,7 +104,7 @@ setup_packages() {
 }
 
 # seconds_to_download: what is left of the five minutes that all downloads of setup_for_tests and setup_prometheus may take together.
-# Chromium is 100 MB, and nobody waits for a slow mirror for what a few tests need.
+# Chromium is 70 MB, and nobody waits for a slow mirror for what a few tests need.
 seconds_to_download() {
     if [ -z "${DOWNLOADS_END:-}" ]; then DOWNLOADS_END=$(($(now_ms) / 1000 + 300)); fi
     left=$((DOWNLOADS_END - $(now_ms) / 1000))
@@ -117,7 +117,7 @@ setup_for_tests() {
     command -v cron >/dev/null 2>&1 || missing=cron
     command -v luacheck >/dev/null 2>&1 || missing="$missing lua-check"
     command -v curl >/dev/null 2>&1 || missing="$missing curl"
-    command -v chromium >/dev/null 2>&1 || missing="$missing chromium"
+    command -v chromium-headless-shell >/dev/null 2>&1 || missing="$missing chromium-headless-shell"
     if [ -z "$missing" ] || ! is_debian; then return; fi
     if [ "$(id -u)" -ne 0 ] && ! sudo -n true 2>>"$LOG"; then return; fi
     seconds_to_download

@@ -1,11 +1,13 @@
 """A whole gateway on a real broker and a real Redis; the test plays the region."""
 
 import contextlib
+import heapq
 import json
 import os
 from typing import Self
 
 import pika
+import pytest
 
 from jobs import contract
 from regions import connect, names, topology
@@ -17,6 +19,7 @@ from tests.service import hub_parts
 from tests.service.conftest import RedisInstance
 from tests.waiting import until
 from tests.wire import ask
+from web.flow.accept import Acceptor
 from web.gateway import Gateway
 
 JSON = {"Content-Type": "application/json"}
@@ -92,10 +95,19 @@ class Region:
         self.redis.close()
 
 
-class Stack:
-    """The gateway, its servers and a region."""
+def hurry(acceptor: Acceptor) -> None:
+    """Its stop waits for no budget of a request that has its answer."""
+    clock = acceptor._clock
+    with clock._changed:
+        clock._heap = [one for one in clock._heap if not one[2].is_ended]
+        heapq.heapify(clock._heap)
+        clock._changed.notify()
 
-    def __init__(self, folder, rabbitmq, hub: RedisInstance, **environ: str) -> None:
+
+class Stack:
+    """The gateway, its servers and a region. ``is_patient``: its servers may be slow for seconds, and are not away by that."""
+
+    def __init__(self, folder, rabbitmq, hub: RedisInstance, *, is_patient: bool = False, **environ: str) -> None:
         self.port = free_port()
         self.environ = {
             "NEARFETCH__GATEWAY__PORT": str(self.port),
@@ -104,12 +116,21 @@ class Stack:
         }
         self.settings = hub_parts.settings(folder, redis=hub.url, amqp=rabbitmq.url, **self.environ)
         self.hub, self.folder, self.amqp = hub, folder, rabbitmq.url
-        self.gateway = Gateway(self.settings)
+        with pytest.MonkeyPatch.context() as patch:
+            if is_patient:
+                patch.setattr(connect, "TIMEOUT_SECONDS", 10.0)
+                patch.setattr(connect, "MONGO_SECONDS", 30.0)
+            self.gateway = Gateway(self.settings)
         self.gateway.start()
-        until(lambda: ask(self.port, "GET", "/readyz").status == 200, "the gateway to be ready")
-        self.region = Region(rabbitmq.url, hub.url)
+        try:
+            until(lambda: ask(self.port, "GET", "/readyz").status == 200, "the gateway to be ready")
+            self.region = Region(rabbitmq.url, hub.url)
+        except BaseException:
+            self.gateway.stop()  # its threads would keep the process of the tests for ever
+            raise
 
     def stop(self) -> None:
+        hurry(self.gateway.acceptor)
         self.gateway.stop()
         self.region.close()
 

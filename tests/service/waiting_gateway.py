@@ -3,6 +3,9 @@
 import threading
 from pathlib import Path
 
+import pytest
+
+from regions import connect
 from tests.service import hub_parts
 from tests.waiting import until
 from web.api import views
@@ -29,7 +32,9 @@ class WaitingGateway:
     def __init__(self, tmp_path: Path, redis_url: str, *, listens: bool = True, **environ: str) -> None:
         settings = hub_parts.settings(tmp_path, redis=redis_url, **environ)
         limits = settings.limits
-        self.hub = Hub(settings)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(connect, "TIMEOUT_SECONDS", 10.0)  # a hub that is busy for a moment is none that is away
+            self.hub = Hub(settings)
         self.ledger = Ledger(self.hub.client, limits)
         self.waiters = Waiters(self.hub, self.ledger)
         self.hub.regained.append(self.waiters.all)

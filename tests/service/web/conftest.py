@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from regions import connect
 from tests.service.conftest import RedisInstance
 from tests.service.gateway import Stack
 from web.flow import accept
@@ -52,9 +51,7 @@ def stack(tmp_path_factory, rabbitmq) -> Iterator[Stack]:
     """A gateway that the tests of a module share, which hurt nothing."""
     folder = tmp_path_factory.mktemp("stack")
     hub = RedisInstance(folder, "hub")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(connect, "TIMEOUT_SECONDS", 10.0)  # a hub that is busy for a moment is none that is away
-        made = Stack(folder, rabbitmq, hub)
+    made = Stack(folder, rabbitmq, hub, is_patient=True)
     yield made
     made.stop()
     hub.stop()

@@ -11,10 +11,12 @@ from tests.service.working import REGION, results
 from tests.waiting import until
 
 
-def test_orphans_are_shipped_by_one_process_at_a_time(region_redis, hub_redis, home):
+def test_orphans_are_shipped_by_one_process_at_a_time(region_redis, hub_redis, home, monkeypatch):
+    monkeypatch.setattr(outbox, "ORPHAN_SECONDS", 600.0)  # the young one becomes none while the test runs
+    monkeypatch.setattr(outbox, "TURN_MS", 600_000)
     client = region_redis.client
     for number in range(30):
-        stored(client, outcome(number), age_seconds=10)
+        stored(client, outcome(number), age_seconds=1_000)
     stored(client, outcome(99))
     first = Leftovers(client, home, "w1")
     second = Leftovers(client, Home(open_hub(hub_redis.url, "w2"), REGION, client), "w2")

@@ -28,7 +28,7 @@ class Keyed(Stack):
     """A gateway that needs keys; ``key`` makes one."""
 
     def __init__(self, folder, rabbitmq, hub, **environ: str) -> None:
-        super().__init__(folder, rabbitmq, hub, NEARFETCH__GATEWAY__KEYS="true", **environ)
+        super().__init__(folder, rabbitmq, hub, is_patient=True, NEARFETCH__GATEWAY__KEYS="true", **environ)
         self.client = connect.open_redis(hub.url, name="test")
 
     def key(self, tenant: str, *scopes: str, **limits) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from jobs import contract
-from regions import connect, names
+from regions import names
 from tests.service.conftest import RedisInstance
 from tests.service.gateway import Region, Stack
 from tests.service.web.flow.test_history import Store
@@ -127,10 +127,8 @@ def stack(tmp_path_factory, rabbitmq, store) -> Iterator[Stack]:
     path = f"{folder / 'sources'}:{more}"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(history, "READ_SECONDS", 30.0)
-        with pytest.MonkeyPatch.context() as at_start:
-            at_start.setattr(connect, "TIMEOUT_SECONDS", 10.0)  # who is busy for a moment is not away
-            at_start.setattr(connect, "MONGO_SECONDS", 30.0)
-            made = Stack(folder, rabbitmq, hub, NEARFETCH__HUB__MONGO=store.url, NEARFETCH__SOURCES__PATH=path)
+        environ = {"NEARFETCH__HUB__MONGO": store.url, "NEARFETCH__SOURCES__PATH": path}
+        made = Stack(folder, rabbitmq, hub, is_patient=True, **environ)
         made.region.purge()
         yield made
         made.stop()

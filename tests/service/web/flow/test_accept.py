@@ -13,6 +13,7 @@ import pytest
 from jobs import contract
 from regions import durability, names, topology
 from tests import broker
+from tests.service.gateway import hurry
 from tests.service.hub_parts import accepted, new_request, settings, settle
 from tests.waiting import freeze, until
 from web.flow import accept, kept
@@ -47,6 +48,7 @@ class Half:
         return self
 
     def stop(self):
+        hurry(self.acceptor)
         self.acceptor.stop()
         self.publisher.stop()
         self.hub.stop()
@@ -67,8 +69,8 @@ def half_on(tmp_path, hub_redis):
 
     def start(rabbitmq):
         purge(rabbitmq)
-        started.append(Half(settings(tmp_path, redis=hub_redis.url, amqp=rabbitmq.url)).start())
-        return started[-1]
+        started.append(Half(settings(tmp_path, redis=hub_redis.url, amqp=rabbitmq.url)))
+        return started[-1].start()
 
     yield start
     for one in started:

@@ -27,7 +27,7 @@ def test_a_gateway_without_a_free_descriptor_lives_and_works_again_when_there_ar
         assert wire.ask("GET", "/readyz").status == 200
         limits = resource.prlimit(gateway.pid, resource.RLIMIT_NOFILE)
         resource.prlimit(gateway.pid, resource.RLIMIT_NOFILE, (8, limits[1]))
-        rabbitmq.node.ctl("close_all_connections", "-p", rabbitmq.name, "test")
+        rabbitmq.node.ctl("close_all_connections", "-p", rabbitmq.name, "test", timeout_seconds=120)
         stack.hub.client.client_kill_filter(_type="normal", skipme=True)
         stack.hub.client.client_kill_filter(_type="pubsub", skipme=True)
         until(lambda: "Too many open files" in gateway.said(), "a thread to need a descriptor")
@@ -47,15 +47,16 @@ def test_a_gateway_without_a_free_descriptor_lives_and_works_again_when_there_ar
         stack.gateway.settler.stop()  # so that it is the other one that settles
         with contextlib.closing(Region(stack.amqp, stack.hub.url)) as region:
             region.finish(region.take(json.loads(posted.body)["tasks"][0]["region"]))
-        assert ask(gateway.port, "GET", f"/v1/requests/{request}?wait=20").json()["status"] == "succeeded"
+        assert ask(gateway.port, "GET", f"/v1/requests/{request}?wait=60").json()["status"] == "succeeded"
         assert gateway.process.poll() is None
         assert gateway.said().count("\n") < 5_000  # nobody writes the same thing as fast as he can
 
 
+@pytest.mark.usefixtures("in_time")
 @pytest.mark.parametrize("denied", ["-hmget", "-zrem", "-evalsha", "-zadd"])
 def test_a_gateway_that_may_not_accept_says_so_until_it_may(stack, denied):
     client = stack.hub.client
-    assert ask(stack.port, "POST", "/v1/requests", JSON, PLAIN).status == 202
+    until(lambda: stack.post(PLAIN).status == 202, "an accept")
     client.execute_command("ACL", "SETUSER", "default", denied)
     try:
         until(lambda: stack.post(PLAIN).status == 503, "a refusal")
@@ -69,7 +70,7 @@ def test_a_gateway_that_may_not_accept_says_so_until_it_may(stack, denied):
         client.execute_command("ACL", "SETUSER", "default", "+@all")
     until(lambda: ask(stack.port, "GET", "/readyz").status == 200, "the gateway to be ready again")
     until(lambda: stack.gateway.acceptor.cleaner.kept == 0, "what was refused to be taken back")
-    assert stack.post(PLAIN).status == 202
+    until(lambda: stack.post(PLAIN).status == 202, "an accept")
 
 
 def test_a_gateway_that_may_not_accept_from_its_start_is_never_ready(stack):
@@ -101,7 +102,7 @@ def test_a_thread_that_can_do_no_more_ends_the_process_and_says_which(stack, par
     patch = f"from web.{room} import {module}\ndef fail(self): raise RuntimeError('broken')\n{module}.{name}.{method} = fail"
     gateway = GatewayProcess(stack, patch=patch)
     try:
-        assert gateway.process.wait(30) == os.EX_SOFTWARE
+        assert gateway.process.wait(60) == os.EX_SOFTWARE
     finally:
         gateway.__exit__()
     (line,) = [json.loads(line) for line in gateway.said().splitlines() if "a thread failed" in line]

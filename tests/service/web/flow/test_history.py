@@ -14,7 +14,7 @@ from scripts.stack.ports import free_port
 from scripts.stack.services import Running, document_store
 from tests.service.conftest import RedisInstance
 from tests.service.gateway import JSON, LIST, GatewayProcess, Stack
-from tests.waiting import states, until
+from tests.waiting import freeze, states, until
 from tests.wire import Wire, ask, events
 from web.api.recall import THREADS
 from web.flow import archive, history
@@ -51,10 +51,16 @@ def stack(tmp_path_factory, rabbitmq, store):
     """A gateway with a history; its tests leave the store as they found it, but for more requests."""
     folder = tmp_path_factory.mktemp("stack")
     hub = RedisInstance(folder, "hub")
-    stack = Stack(folder, rabbitmq, hub, NEARFETCH__HUB__MONGO=store.url)
+    stack = Stack(folder, rabbitmq, hub, is_patient=True, NEARFETCH__HUB__MONGO=store.url)
     yield stack
     stack.stop()
     hub.stop()
+
+
+@pytest.fixture(autouse=True)
+def _busy_store_is_not_away(request, monkeypatch) -> None:
+    if "hub_redis" not in request.fixturenames:  # whose tests hurt their store
+        monkeypatch.setattr(history, "READ_SECONDS", 30.0)
 
 
 def finished(stack, *sources, records: bytes = b'[{"name":"a"}]') -> dict:
@@ -131,7 +137,7 @@ def test_a_request_that_a_kept_result_answered_is_kept_too(stack, store):
     task = stack.region.take("fra")
     now = contract.rfc3339(connect.redis_now_ms(stack.region.redis))
     stack.region.finish(task, fetched_at=now, definition=task.definition)
-    path = f"/v1/requests/{promised['id']}?wait=20"
+    path = f"/v1/requests/{promised['id']}?wait=60"
     assert ask(stack.port, "GET", path).json()["done"]
     request = stack.post({"sources": [LIST], "max_age": 3600}).json()
     assert (request["done"], request["results"][0]["cached"]) == (True, True)
@@ -341,7 +347,7 @@ def test_a_frozen_store_holds_up_nobody(tmp_path, rabbitmq, hub_redis):
     try:
         kept = finished(stack, "demo.plain")
         until(lambda: store.has(kept["id"]), "the request in the history")
-        store.running.signal(signal.SIGSTOP)
+        freeze(store.running.process.pid)
         wires = [Wire(stack.port) for _ in range(20)]
         for wire in wires:
             wire.send("GET", "/v1/requests")
@@ -447,7 +453,8 @@ def test_a_request_that_is_accepted_after_its_tasks_ended_is_kept(stack, store, 
 
 
 def test_a_tenants_requests_in_the_history_are_its_own(tmp_path, rabbitmq, hub_redis, store):
-    stack = Stack(tmp_path, rabbitmq, hub_redis, NEARFETCH__HUB__MONGO=store.url, NEARFETCH__GATEWAY__KEYS="true")
+    more = {"NEARFETCH__HUB__MONGO": store.url, "NEARFETCH__GATEWAY__KEYS": "true"}
+    stack = Stack(tmp_path, rabbitmq, hub_redis, is_patient=True, **more)
     try:
         texts = {}
         for tenant, scope in (("shop", "read"), ("bank", "read"), ("ops", "admin")):

@@ -103,7 +103,7 @@ def test_a_result_that_is_larger_than_any_may_be_is_deleted_though_it_was_asked_
 
 def test_a_region_that_fills_the_hub_is_kept_out_and_comes_back(parts, monkeypatch):
     """64 MB; a region writes until it is refused. The others write all the while, or again within moments."""
-    monkeypatch.setattr(holdings, "BAR_MS", 1_000)
+    monkeypatch.setattr(holdings, "BAR_MS", 2_000)
     refusals = []
 
     def fill() -> None:
@@ -119,7 +119,7 @@ def test_a_region_that_fills_the_hub_is_kept_out_and_comes_back(parts, monkeypat
     filler = threading.Thread(target=fill)
     filler.start()
     until(lambda: parts.looks() or parts.barred(), "the region to be barred")
-    filler.join(30)
+    filler.join(60)
     assert isinstance(refusals[0], connect.AWAY)  # it was cut off
     with pytest.raises(redis.exceptions.RedisError):
         parts.region("fra").time()

@@ -4,6 +4,7 @@ import pytest
 
 from regions import durability, names
 from tests.service.hub_parts import new_request, settings
+from web.flow import kept
 from web.flow.kept import Kept, Unwritten
 from web.hub import ledger
 from web.hub.ledger import Ledger
@@ -23,20 +24,21 @@ def hub(tmp_path, hub_redis):
 def test_requests_are_looked_up_when_they_can_be_told_something(hub, tmp_path, monkeypatch):
     """A slow disk lets hundreds wait, and each look asked for all of them: in the thread that accepts."""
     files = [SLOW] * 5
+    monkeypatch.setattr(kept, "WRITE_SECONDS", 60.0)
     monkeypatch.setattr(ledger.durability, "file_of", lambda _: files.pop(0) if files else durability.File())
     books = Ledger(hub.client, settings(tmp_path, redis="redis://127.0.0.1:1").limits)
     unwritten, waiting = Unwritten(hub, books), {new_request().id: Kept(is_known=False) for _ in range(20)}
-    for request, kept in waiting.items():
+    for request, one in waiting.items():
         hub.client.hset(names.ledger(request), "state", "accepted")
-        unwritten.add(request, kept, SLOW)
+        unwritten.add(request, one, SLOW)
     lost = next(iter(waiting))
     hub.client.delete(names.ledger(lost))
     hub.client.config_resetstat()
     for _ in range(5):
         unwritten.look()
     assert "cmdstat_hget" not in hub.client.info("commandstats")
-    assert not any(kept.is_known for kept in waiting.values())
+    assert not any(one.is_known for one in waiting.values())
     unwritten.look()
-    assert {request for request, kept in waiting.items() if kept.reason is None} == {*waiting} - {lost}
-    assert all(kept.is_known for kept in waiting.values())
+    assert {request for request, one in waiting.items() if one.reason is None} == {*waiting} - {lost}
+    assert all(one.is_known for one in waiting.values())
     assert not unwritten

@@ -24,7 +24,7 @@ BOTH = json.dumps({"sources": [LIST, "demo.plain", LIST]}).encode()
 
 @pytest.fixture
 def stack(tmp_path, rabbitmq, hub_redis):
-    one = Stack(tmp_path, rabbitmq, hub_redis)
+    one = Stack(tmp_path, rabbitmq, hub_redis, is_patient=True)
     one.region.purge()
     one.gateway.sweeper.grace._began = None  # it has run for long
     yield one
@@ -37,7 +37,7 @@ def left_open(stack, lease_ms):
     patch = DIES_BEFORE_IT_ACCEPTS.format(lease_ms=lease_ms)
     with GatewayProcess(stack, patch=patch) as gateway, Wire(gateway.port) as wire:
         wire.send("POST", "/v1/requests", JSON, BOTH)
-        gateway.process.wait(30)
+        gateway.process.wait(60)
     return [stack.region.take(region) for region in ("fra", "fra", "nyc")]
 
 

@@ -30,7 +30,7 @@ def test_news_of_another_gateway_are_heard_and_a_gap_re_reads(parts, hub_redis):
     until(lambda: settler.run_once() or heard, "the news")
     assert set(heard) == {new.id}
     hub_redis.client.client_kill_filter(_type="pubsub")
-    until(lambda: len(gaps) == 2, "the subscription again")
+    until(lambda: len(gaps) >= 2, "the subscription again")
     listener.stop()
 
 
@@ -92,14 +92,14 @@ def test_who_was_expected_reads_only_what_happened_meanwhile(parts):
     first, second, third = (Reader(new.id) for new, _ in (early, late, missed))
     waiters.register(first)
     waiters.register(second)
-    assert first.whys.get(timeout=10) == ("news", True)
+    assert first.whys.get(timeout=60) == ("news", True)
     end(*late)
     waiters.news([late[0].id])
-    assert second.whys.get(timeout=10) == ("news", True)  # the first that it reads
+    assert second.whys.get(timeout=60) == ("news", True)  # the first that it reads
     end(*missed)
     waiters.all()
     waiters.register(third)
-    assert third.whys.get(timeout=10) == ("news", True)
+    assert third.whys.get(timeout=60) == ("news", True)
     waiters.stop()
 
 
@@ -154,7 +154,7 @@ def test_only_news_that_nobody_here_reads_at_once_are_published(parts, hub_redis
         send_home(hub_redis.client, new, new.tasks[0], times.created_ms + 10)
     until(lambda: settler.run_once() or len(heard) == 2, "the news")
     assert heard == [found[1][0].id, found[2][0].id]  # the first of them may be waited for at another gateway, too
-    assert [reader.whys.get(timeout=10) for reader in readers] == [("news", True)] * 2
+    assert [reader.whys.get(timeout=60) for reader in readers] == [("news", True)] * 2
     listener.stop()
 
 
@@ -206,7 +206,7 @@ def test_who_waits_for_a_result_gets_it_although_the_answer_to_its_settlement_wa
     waiters.register(reader)
     settler.start()
     send_home(hub_redis.client, new, new.tasks[0], times.created_ms + 10)
-    assert reader.whys.get(timeout=10) == ("news", True)
+    assert reader.whys.get(timeout=60) == ("news", True)
     settler.stop()
 
 

@@ -48,8 +48,8 @@ def message(id_: str, body: bytes = b"{}") -> Message:
 def test_a_message_leaves_although_the_publishers_thread_does_not_run(broker, publisher):
     ended: list[str | None] = []
     is_held, goes_on = threading.Event(), threading.Event()
-    publisher._connection.ioloop.add_callback_threadsafe(lambda: (is_held.set(), goes_on.wait(30)))
-    assert is_held.wait(10)
+    publisher._connection.ioloop.add_callback_threadsafe(lambda: (is_held.set(), goes_on.wait(60)))
+    assert is_held.wait(60)
     publisher.publish(Batch([message("M")], ended.append))
     got = until(lambda: (one := broker.channel().basic_get(QUEUE, auto_ack=True))[0] and one, "the message")
     assert (got[1].message_id, ended) == ("M", [])

@@ -4,6 +4,7 @@ import itertools
 import json
 import threading
 import time
+from datetime import datetime
 from typing import Self
 
 import pika
@@ -44,7 +45,7 @@ class Reporting:
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
-        self._thread.join(10)
+        self._thread.join(60)
         self._client.close()
 
     def _run(self) -> None:
@@ -71,7 +72,8 @@ def stack(tmp_path, rabbitmq, hub_redis):
     for source, text in ((PINNED, "pinned = true"), (STAYS, "")):
         described = DEMO_PLAIN.replace('region = "nyc"', f'region = "fra"\n{text}')
         (folder / f"{source}.toml").write_text(described)
-    one = Stack(tmp_path, rabbitmq, hub_redis, NEARFETCH__GATEWAY__TAKEOVER_WELL_SECONDS=str(WELL_SECONDS))
+    well = {"NEARFETCH__GATEWAY__TAKEOVER_WELL_SECONDS": str(WELL_SECONDS)}
+    one = Stack(tmp_path, rabbitmq, hub_redis, is_patient=True, **well)
     one.region.purge()
     yield one
     one.region.purge()
@@ -96,7 +98,7 @@ def source(stack, name: str = MOVES) -> dict:
 
 
 def posted(stack, *sources) -> dict:
-    reply = stack.post({"sources": list(sources)})
+    reply = stack.post({"sources": list(sources), "deadline": 120})
     assert reply.status == 202, reply
     return reply.json()
 
@@ -117,7 +119,7 @@ def test_new_tasks_of_a_silent_region_go_to_the_standby_and_say_why(stack, regio
     taken_by_nyc = stack.region.take("nyc")
     assert (taken_by_nyc.task, taken_by_nyc.region) == (task["id"], "nyc")
     stack.region.finish(taken_by_nyc)
-    done = ask(stack.port, "GET", f"/v1/requests/{answer['id']}?wait=20").json()
+    done = ask(stack.port, "GET", f"/v1/requests/{answer['id']}?wait=60").json()
     assert (done["status"], done["results"][0]["region"]) == ("succeeded", "nyc")
     assert done["tasks"] == [{**task, "status": "succeeded"}]
     where = ask(stack.port, "GET", f"/v1/tasks/{task['id']}").json()
@@ -129,11 +131,11 @@ def test_new_tasks_of_a_silent_region_go_to_the_standby_and_say_why(stack, regio
 def test_a_synchronous_call_is_answered_by_the_standby(stack, regions):
     loses(stack, regions)
     answers = []
-    path = f"/v1/sources/{MOVES}/records?category=poetry&wait=20"
+    path = f"/v1/sources/{MOVES}/records?category=poetry&wait=60"
     calling = threading.Thread(target=lambda: answers.append(ask(stack.port, "GET", path)))
     calling.start()
     stack.region.finish(stack.region.take("nyc", fast=True))
-    calling.join(30)
+    calling.join(60)
     assert (answers[0].status, answers[0].json()["region"]) == (200, "nyc")
 
 
@@ -182,11 +184,12 @@ def test_a_standby_that_is_away_itself_gets_nothing(stack, regions):
 def test_a_region_gets_its_tasks_again_when_it_was_well_for_long_enough(stack, regions):
     loses(stack, regions)
     regions.alive.add("fra")
-    until(lambda: (taken(stack) or {}).get("well_since"), "nothing to be wrong")
-    well_at = time.monotonic()
-    assert posted(stack, LIST)["tasks"][0]["region"] == "nyc"
+    well_since = until(lambda: (taken(stack) or {}).get("well_since"), "nothing to be wrong")
+    region = posted(stack, LIST)["tasks"][0]["region"]
+    assert region == "nyc" or not taken(stack)  # a machine that was busy for so long
     until(lambda: not taken(stack), "its tasks to come back")
-    assert time.monotonic() - well_at >= WELL_SECONDS - 1.0  # of the looks, half a second apart
+    well_seconds = connect.redis_now_ms(stack.hub.client) / 1000 - datetime.fromisoformat(well_since).timestamp()
+    assert well_seconds >= WELL_SECONDS
     assert posted(stack, LIST)["tasks"][0]["region"] == "fra"
 
 
@@ -210,7 +213,7 @@ def test_another_gateway_knows_it_too_and_decides_when_the_first_is_gone(stack, 
 
 def result_of(stack, answer: dict) -> dict:
     """The only result of a request, once it is done."""
-    done = ask(stack.port, "GET", f"/v1/requests/{answer['id']}?wait=20").json()
+    done = ask(stack.port, "GET", f"/v1/requests/{answer['id']}?wait=60").json()
     assert (done["done"], len(done["results"])) == (True, 1)
     return done["results"][0]
 
@@ -338,7 +341,7 @@ def test_a_standby_that_was_asked_late_is_no_hostile_region(stack, regions):
 class Draining:
     """``nearfetch region drain fra`` in a thread; ``code`` when it has ended."""
 
-    def __init__(self, stack, wait_seconds: float = 30.0) -> None:
+    def __init__(self, stack, wait_seconds: float = 100.0) -> None:
         self.codes: list[int] = []
         self._thread = threading.Thread(
             target=lambda: self.codes.append(region_drain.drain(stack.settings, "fra", wait_seconds, as_json=False))
@@ -347,7 +350,7 @@ class Draining:
 
     @property
     def code(self) -> int:
-        self._thread.join(60)
+        self._thread.join(120)
         return self.codes[0]
 
 
@@ -380,7 +383,7 @@ def test_an_operator_drains_a_region_and_brings_it_back(stack, regions, capsys):
     for one in moved:
         stack.region.finish(one)
     stack.region.finish(in_fra[pinned["tasks"][0]["id"]])
-    done = [ask(stack.port, "GET", f"/v1/requests/{one['id']}?wait=20").json() for one in (queued, running, pinned)]
+    done = [ask(stack.port, "GET", f"/v1/requests/{one['id']}?wait=60").json() for one in (queued, running, pinned)]
     assert [sorted(result["region"] for result in one["results"]) for one in done] == [["nyc"] * 3, ["fra"], ["fra"]]
     assert region_drain.resume(stack.settings, "fra") == 0
     until(lambda: not taken(stack), "fra to be drained no more")

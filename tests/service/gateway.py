@@ -34,7 +34,7 @@ class Region:
         parameters.heartbeat = 0  # nobody answers one while the test waits for something else
         self.connection = pika.BlockingConnection(parameters)
         self.channel = self.connection.channel()
-        self.redis = connect.open_redis(redis_url, name="test-region")
+        self.redis = connect.open_redis(redis_url, name="test-region", block_seconds=30.0)
 
     def take(self, region: str, *, fast: bool = False) -> contract.Task:
         queue = names.fast_queue(region) if fast else names.work_queue(region)

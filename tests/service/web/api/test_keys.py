@@ -29,7 +29,7 @@ class Keyed(Stack):
 
     def __init__(self, folder, rabbitmq, hub, **environ: str) -> None:
         super().__init__(folder, rabbitmq, hub, is_patient=True, NEARFETCH__GATEWAY__KEYS="true", **environ)
-        self.client = connect.open_redis(hub.url, name="test")
+        self.client = connect.open_redis(hub.url, name="test", block_seconds=30.0)
 
     def key(self, tenant: str, *scopes: str, **limits) -> str:
         """The text of a new key, once the gateway knows it."""

@@ -36,7 +36,9 @@ class Reporting:
         self._stack, self._ended = stack, threading.Event()
         self.alive: set[str] = {"fra", "nyc", "sin"}
         self.late: set[str] = set()  # those whose oldest task waits for too long
-        self._client = connect.open_redis(stack.hub.url, name="test-reporting")
+        self._client = connect.open_redis(
+            stack.hub.url, name="test-reporting", block_seconds=30.0
+        )  # a busy hub ends it not
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> Self:

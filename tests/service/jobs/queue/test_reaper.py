@@ -121,6 +121,18 @@ def test_who_was_seen_to_die_is_reaped_at_once_though_its_lease_lives(region_red
     assert region_redis.client.exists(names.lease("w1")) == 0
 
 
+def test_a_death_is_heard_while_the_next_look_is_far(region_redis, monkeypatch):
+    monkeypatch.setattr(reaping, "LOOK_SECONDS", 3_600.0)
+    ids = enqueue(region_redis.client, [task()])
+    claimer(region_redis.url).claim(1)
+    reaper = Reaper(region_redis.client, REGION)
+    reaper.start()
+    reaper.died("w1", crashed=False)
+    until(lambda: queued(region_redis.client) == ids, "its job to be given back")
+    reaper.stop()
+    assert not reaper._thread.is_alive()
+
+
 def test_it_is_told_how_many_jobs_a_dead_worker_held(region_redis, reaper, capfd):
     enqueue(region_redis.client, [task(), task(), task()])
     claimer(region_redis.url).claim(2)

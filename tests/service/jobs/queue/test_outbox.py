@@ -292,9 +292,8 @@ def idle(home: Home, **options) -> Shipper:
 
 
 def test_a_small_result_is_sent_by_the_thread_that_finished_it(region_redis, hub_redis, far_hub, noted):
-    first, second, large = [
-        stored(region_redis.client, outcome(n, size=outbox.AT_ONCE_BYTES + 1 if n == 2 else 10)) for n in range(3)
-    ]
+    sizes = (outbox.AT_ONCE_BYTES, 10, outbox.AT_ONCE_BYTES + 1)
+    first, second, large = [stored(region_redis.client, outcome(n, size=size)) for n, size in enumerate(sizes)]
     shipper, here = idle(noted), threading.get_ident()
     far_hub.control.rule("redis", Rule(back=Way(then="hold")))
     shipper.put([first])
@@ -312,6 +311,16 @@ def test_a_small_result_is_sent_by_the_thread_that_finished_it(region_redis, hub
     ]  # fmt: skip
     until(lambda: left(region_redis) == (0, 0), "an empty outbox")
     shipper.stop(60)
+
+
+def test_while_the_shipper_does_not_wait_nobody_else_uses_its_connection(region_redis, noted):
+    shipper = Shipper(noted)
+    assert noted.prepare()
+    assert not shipper._wait(time.monotonic())
+    shipper.put([stored(region_redis.client, outcome(1))])
+    assert noted.begun == []
+    ship(shipper)
+    assert len(noted.begun) == 1
 
 
 def test_results_that_gather_are_sent_by_the_shippers_own_thread(region_redis, hub_redis, noted):

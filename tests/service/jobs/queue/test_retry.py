@@ -366,6 +366,7 @@ def test_the_reason_and_the_beginning_of_a_wait_are_what_its_job_says(region_red
     found = waits(client, REGION, hub_ms)
     assert [one.why for one in found] == ([why] if why else [])
     assert all(abs(one.since_ms - 3_609_000) < 60_000 for one in found)
+    assert [msgspec.json.decode(msgspec.json.encode(one))[::2] for one in found] == ([["T", why]] if why else [])
 
 
 @pytest.mark.parametrize(("waited_ms", "is_told"), [(waiting.LEAST_MS - 1, False), (waiting.LEAST_MS, True)])

@@ -43,6 +43,16 @@ def test_the_first_fetch_has_its_turn_from_the_claim(running, region_redis):
     assert one.waited_ms == 0
 
 
+def test_a_turn_is_dated_when_it_is_granted(running):
+    (job, _), _, turns = running
+    one = turn(job, turns)
+    ask(one, HOST)
+    from_claim, asked_at = one.granted, time.monotonic()
+    ask(one, OTHER)
+    assert from_claim <= asked_at <= one.granted <= time.monotonic()
+    assert 0 <= one.waited_ms <= (one.granted - asked_at) * 1000 + 1
+
+
 def test_a_further_page_takes_a_token_ahead_of_who_claims(client, running, region_redis):
     (job, other), worker, turns = running
     tell_limits(client, {HOST: "4 300"})

@@ -10,7 +10,7 @@ from rq.job import JobStatus
 
 from jobs.queue.claim import CLAIM, FINISH
 from jobs.queue.script import HOST_TTL_MS, ROOM_MS, WAITING_MAX
-from jobs.queue.turn import CALL, Caller, tell_limits
+from jobs.queue.turn import CALL, CALL_SECONDS, Caller, tell_limits
 from regions import connect, names
 from tests.service.jobs.queue.test_claim import end, fetch, queue
 from tests.service.jobs.queue.test_retry import again, scheduled
@@ -109,6 +109,16 @@ def test_a_caller_sleeps_while_no_task_waits_and_calls_one_of_which_a_claim_tell
     caller.expect(claimed.call_ms)
     until(lambda: queue(client).get_job_ids() == ids[1:], "the call")
     until(lambda: caller._at == math.inf, "its last look")
+
+
+def test_a_caller_that_has_looked_looks_again_within_a_second_while_a_task_waits(client, region_redis):
+    caller = Caller(client, REGION)
+    caller.run_once()
+    assert caller._at == math.inf
+    give(client, asked(2), "8 20000")
+    assert len(claimer(region_redis.url).claim(2).jobs) == 1
+    caller.run_once()
+    assert time.monotonic() - 60 < caller._at <= time.monotonic() + CALL_SECONDS
 
 
 def test_a_caller_looks_at_once_for_a_task_that_may_be_called_now(client):

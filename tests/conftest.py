@@ -42,13 +42,13 @@ THIRD_IN_ORDER = (
 # Seconds of what takes longer than most: the longest begins first, so that none is alone in the end.
 LONG = {
     "second stack": 250, "forked stack": 220, "stack": 180, "third stack": 240, "promises": 200, "own broker": 230, "promises/test_cron": 130, "changed stack": 150,
-    "stack/test_up_alone": 110, "promises/test_every_fault": 75, "service/scripts/test_policy": 70, "service/bridge/test_ensure": 60,
-    "promises/test_worker_crash": 60, "service/jobs/worker/test_stuck_workers": 70, "service/jobs/pool/test_pool": 80,
-    "service/jobs/queue/test_turn_workers": 60, "service/web/console/test_figures": 60, "service/web/console/test_pages": 60,
+    "stack/test_up_alone": 110, "promises/test_every_fault": 75, "service/scripts/test_policy": 35, "service/bridge/test_ensure": 60,
+    "promises/test_worker_crash": 60, "service/jobs/worker/test_stuck_workers": 45, "service/jobs/pool/test_pool": 80,
+    "service/jobs/queue/test_turn_workers": 60, "service/web/console/test_figures": 40, "service/web/console/test_pages": 40,
     "promises/test_backlog_across_ocean": 55, "promises/test_bombs": 100, "service/jobs/queue/test_clock": 50, "service/web/console/test_signin": 30,
     "service/jobs/worker/test_worker": 50, "service/jobs/pool/test_scaling": 50, "service/web/api/test_faults": 50, "stack/test_wan": 50,
-    "service/jobs/queue/test_shared_fetch_workers": 45, "service/bridge/test_durable": 40, "service/web/flow/test_takeover": 40, "promises/test_ssrf": 40,
-    "service/web/console/test_try": 40, "service/jobs/answers/test_cache_workers": 40, "stack/test_chaos": 40, "service/web/flow/test_hostile_entries": 30,
+    "service/jobs/queue/test_shared_fetch_workers": 45, "service/web/flow/test_takeover": 40, "promises/test_ssrf": 40,
+    "service/web/console/test_try": 40, "service/jobs/answers/test_cache_workers": 40, "stack/test_chaos": 40,
     "service/web/flow/test_dead": 30, "service/jobs/pool/test_examiner": 30, "service/web/flow/test_history": 30, "service/web/flow/test_gateway_threads": 30,
     "service/jobs/queue/test_manners_workers": 30, "service/jobs/queue/test_more_hosts": 30, "service/jobs/answers/test_raw_worker": 30,
     "service/regions/test_hub_clock": 30, "promises/test_poison": 30,

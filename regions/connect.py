@@ -416,6 +416,7 @@ def open_mongo(url: str, *, name: str) -> Any:
             connectTimeoutMS=milliseconds,
             retryWrites=False,  # our own code repeats writes, by id
             retryReads=False,
+            serverMonitoringMode="poll",  # streams keep two threads here and one there awake; whoever calls notices a change anyway
             w="majority",
             journal=True,
             tz_aware=True,

@@ -57,7 +57,7 @@ from web.hub.faults import Found
 from web.hub.ledger import Ledger
 from web.hub.redis import Hub, check_durability
 
-CATALOG_SECONDS: Final = 1.0  # a changed definition is noticed within 2 s
+CATALOG_SECONDS: Final = 1.5  # a changed definition is noticed within 2 s
 DIFFERS_SECONDS: Final = 10.0  # between two looks at the definitions that regions have
 WAITERS_SECONDS: Final = 8.0  # how long a stop waits until all waiting clients are answered
 LAST_ANSWERS_SECONDS: Final = 1.5  # then, how long for answers on their way

@@ -20,7 +20,6 @@ from regions.settings import Settings
 from web.api.region_view import differing, event_view, unknown_region
 from web.api.source_view import health_of
 from web.api.views import JSON
-from web.flow.dead import DeadLetters
 from web.flow.publish import Publisher
 from web.flow.takeover import Takeover
 from web.http.answer import Answer
@@ -33,8 +32,9 @@ from web.hub.gateways import Presence, name_of
 from web.hub.ledger import Ledger
 from web.hub.redis import Hub, HubUnavailable
 from web.hub.region import RegionState
-from web.hub.runs import Learned, learned
+from web.hub.runs import Learned, learned_of
 from web.hub.takeover import DRAINED, Record
+from web.hub.view import mapping
 
 EVERY_SECONDS: Final = 1.0
 CALM_SECONDS: Final = 2.0  # the same while nothing is wrong, nor seems to be
@@ -72,7 +72,6 @@ class Faults:
         self._publisher = publisher
         self._presence = Presence(name_of(settings))
         self._me = f"gateway {self._presence.name}"
-        self._dead = DeadLetters(hub.client)
         self._book, self._happened = Book(), Happened()
         self._of_hub: list[Found] = []  # what the hub knew at the last look that it answered
         self._answers_since: float | None = None  # since when it answers every look (monotonic)
@@ -166,10 +165,10 @@ class Faults:
         """What the hub knows to be wrong, and what happened to regions since the last look. Raises ``HubUnavailable``."""
         is_due = time.monotonic() >= self._sources_at  # to look at the sources, too
         with self._hub.asking() as client:
-            found = self._presence.say(client)
+            asked = [("ZCARD", names.DEAD_AT), *([("HGETALL", names.HEALTH)] if is_due else [])]
+            found, (letters, *kept) = self._presence.say(client, asked)
             states = {state.name: state for state in self._ledger.regions(list(self._regions), has_traffic=False)}
-            letters = self._dead.count()
-            runs = learned(client) if is_due else {}
+            runs = learned_of(mapping(kept[0])) if kept else {}
         now = time.monotonic()
         if self._answers_since is None or now - self._looked_at > GAP_SECONDS:
             self._answers_since = now

@@ -4,7 +4,7 @@ nf:gateways   NAME: a Gateway. A gateway that stops removes its own; a lost one'
 """
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -43,22 +43,24 @@ class Presence:
         self.name = name
         self._starts: tuple[int, ...] = ()
 
-    def say(self, client: redis.Redis) -> list[Found]:
-        """Says that this gateway lives; returns what is wrong with gateways. Raises what redis-py raises."""
-        (seconds, micros), flat = map(value, send(client, [("TIME",), ("HGETALL", names.GATEWAY_LIST)], []))
+    def say(self, client: redis.Redis, asked: Sequence[tuple[Any, ...]] = ()) -> tuple[list[Found], list[Any]]:
+        """Says that this gateway lives. Returns (what is wrong with gateways, the replies to what is asked in the same write).
+
+        Raises what redis-py raises.
+        """
+        commands: list[tuple[Any, ...]] = [("TIME",), ("HGETALL", names.GATEWAY_LIST), *asked]
+        (seconds, micros), flat, *replies = map(value, send(client, commands, []))
         now_ms = int(seconds) * 1000 + int(micros) // 1000
         found = _known(dict(zip(flat[::2], flat[1::2], strict=True)))
         if not self._starts:
             before = found[self.name].starts_ms if self.name in found else ()
             self._starts = (*before, now_ms)[-STARTS_MAX:]
         found[self.name] = Gateway(now_ms, self._starts)
-        commands: list[tuple[Any, ...]] = [
-            ("HSET", names.GATEWAY_LIST, self.name, msgspec.json.encode(found[self.name]))
-        ]
+        commands = [("HSET", names.GATEWAY_LIST, self.name, msgspec.json.encode(found[self.name]))]
         if gone := [name for name, one in found.items() if now_ms - one.at_ms > FORGET_MS]:
             commands.append(("HDEL", names.GATEWAY_LIST, *gone))
         send(client, commands, [])  # a full Redis refuses the first one, which only makes this gateway look lost
-        return faults_of(found, now_ms)
+        return faults_of(found, now_ms), replies
 
     def leave(self, client: redis.Redis) -> None:
         """Removes its entry. Raises what redis-py raises."""

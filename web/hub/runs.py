@@ -12,7 +12,7 @@ failure waits until it is known what happened to other sources after it (web.hub
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -160,6 +160,11 @@ class Runs:
 def learned(client: redis.Redis) -> dict[str, Learned]:
     """The verdict on each source that has one, in one round trip. Raises what redis-py raises."""
     found: Any = client.hgetall(names.HEALTH)
+    return learned_of(found)
+
+
+def learned_of(found: Mapping[bytes, bytes]) -> dict[str, Learned]:
+    """The same, from the fields of ``names.HEALTH``."""
     kept = {source.decode(): _kept(text) for source, text in found.items()}
     return {source: one for source, one in kept.items() if one is not None}
 

@@ -130,6 +130,7 @@ def test_a_synchronous_call_that_another_gateway_settles_wakes_within_ten_second
         ended = time.monotonic()
         waiting.join(60)
         took = time.monotonic() - ended
+    print(f"woken after {took:.1f} s")
     assert answers[0].status == 200
     assert answers[0].json()["status"] == "succeeded"
     assert took < NOTICED_SECONDS

@@ -111,7 +111,9 @@ class Reporter:
     def _wait(self, until: float) -> None:
         """Waits for the next report. A changed definition ends the wait."""
         while (left := until - time.monotonic()) > 0:
-            if self._wake.wait(min(left, REFRESH_SECONDS)) or self._has_changed():
+            if self._wake.wait(min(left, REFRESH_SECONDS)):
+                return
+            if time.monotonic() < until and self._has_changed():  # else the next report looks
                 return
 
     def _has_changed(self) -> bool:

@@ -28,7 +28,7 @@ class RedisInstance:
         self.port, self.folder = free_port(), folder
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._running = Running(redis_server(name, folder, self.port, **options)).start()
-        self.client: redis.Redis[bytes] = connect.open_redis(self.url, name="test")
+        self.client = self._client()
         self.is_hurt = False
         self._settings = self._changeable()
 
@@ -44,7 +44,7 @@ class RedisInstance:
             return False
         self.client.close()  # the test may have left it in any state
         clock._clocks.clear()  # what this process knows of the time at each address
-        self.client = connect.open_redis(self.url, name="test")
+        self.client = self._client()
         try:
             if self._changeable() != self._settings or self._file().stat().st_size > AOF_BYTES_MAX:
                 return False
@@ -56,6 +56,10 @@ class RedisInstance:
         except (redis.RedisError, OSError):
             return False
         return True
+
+    def _client(self) -> "redis.Redis[bytes]":
+        """A test waits for a Redis that is busy for a moment; the product's own clients take it for away."""
+        return connect.open_redis(self.url, name="test", block_seconds=30.0)
 
     def _changeable(self) -> tuple[object, object]:
         return self.client.config_get("*"), self.client.acl_list()

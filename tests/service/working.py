@@ -159,7 +159,7 @@ def claimer(
     url: str, worker: str = "w1", *, register: bool = True, kind: Kind = "normal", block_seconds: float = 1.0
 ) -> Claimer:
     """A claimer of a worker that RQ knows."""
-    client = connect.open_redis(url, name=worker)
+    client = connect.open_redis(url, name=worker, block_seconds=30.0)  # a busy Redis is waited for
     if register:
         client.hset(names.rq_worker(worker), "birth", "2026-11-24T04:14:00.000000Z")
     blocking = connect.open_redis(url, name=worker, block_seconds=block_seconds)

@@ -99,6 +99,7 @@ def test_a_dry_run_says_what_it_would_do_and_does_nothing(run, pool, region_redi
     text = json.loads(region_redis.client.get(names.SCALE))
     text["state"]["load"]["left"], text["state"]["load"]["held"] = 100, 200
     region_redis.client.set(names.SCALE, json.dumps(text))
+    region_redis.client.persist(names.SCALE_TURN)  # its end would be a write
     before = writes(region_redis.client)
     told = run("workers", REGION, "--dry-run").output
     assert writes(region_redis.client) == before

@@ -135,7 +135,8 @@ def test_a_burst_grows_a_pool_to_its_maximum_and_lets_it_shrink_and_each_task_ru
     said = until(
         lambda: status(hub_redis.client).get("scale", {}).get("number") == 1 and status(hub_redis.client), "it"
     )
-    assert [one["number"] for one in said["scale"]["decisions"]][-2:] == [3, 1]
+    numbers = [one["number"] for one in said["scale"]["decisions"]]
+    assert numbers[numbers.index(3) :] in ([3, 1], [3, 2, 1])  # two may be needed for one look
     assert (said["share"], said["scale"]["max"]) == (1, 3)
     assert (said["oldest_seconds"], said["target_seconds"]) == (0.0, 1.0)
 

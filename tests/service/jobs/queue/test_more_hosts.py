@@ -104,9 +104,9 @@ def test_a_second_machine_joins_by_its_settings_alone_and_the_first_may_be_lost(
     for host in hosts:
         host.start("bridge")
         host.start("workers")
-    until(lambda: processes(client) == 3, "the region's three processes")
+    until(lambda: processes(client) == 3, "the region's three processes", 120)
     until(lambda: len(json.loads(client.get(names.SCALE))["shares"]) == 2, "two pools")
-    until(lambda: processes(client) == 3, "the region's three processes")
+    until(lambda: processes(client) == 3, "the region's three processes", 120)
     assert sorted(json.loads(client.get(names.SCALE))["shares"].values()) == [1, 2]
     broker.publish(*tasks[:300])
     until(lambda: len(set(results(hub))) >= 100, "some results")
@@ -114,7 +114,7 @@ def test_a_second_machine_joins_by_its_settings_alone_and_the_first_may_be_lost(
     broker.publish(*tasks[300:])
     until(lambda: set(results(hub)) == set(ids), "all results", 100)
     until(lambda: list(json.loads(client.get(names.SCALE))["shares"].values()) == [3], "one pool", LEASE_MS / 1000 + 30)
-    until(lambda: processes(client) == 3, "the region's three processes")
+    until(lambda: processes(client) == 3, "the region's three processes", 120)
     # What a host had sent when it was lost is sent once more, as the same frame; a gateway settles the first.
     assert {task for task, count in Counter(results(hub)).items() if count > 1} <= set(ids[:300])
     found = [json.loads(contract.splice(hub.get(names.result(REGION, task)))) for task in ids]

@@ -11,12 +11,13 @@ import pika
 import pytest
 
 from jobs import contract
-from regions import durability, names, topology
+from regions import connect, durability, names, topology
 from tests import broker
 from tests.service.gateway import hurry
 from tests.service.hub_parts import accepted, new_request, settings, settle
+from tests.service.web.conftest import PATIENCE_SECONDS
 from tests.waiting import freeze, until
-from web.flow import accept, kept
+from web.flow import accept, confirms, kept
 from web.flow.accept import Accepted, Acceptor, Refused
 from web.flow.publish import Publisher
 from web.hub import ledger, scripts
@@ -69,7 +70,10 @@ def half_on(tmp_path, hub_redis):
 
     def start(rabbitmq):
         purge(rabbitmq)
-        started.append(Half(settings(tmp_path, redis=hub_redis.url, amqp=rabbitmq.url)))
+        with pytest.MonkeyPatch.context() as patch:
+            if accept.BUDGET_SECONDS == PATIENCE_SECONDS:
+                patch.setattr(connect, "TIMEOUT_SECONDS", PATIENCE_SECONDS)
+            started.append(Half(settings(tmp_path, redis=hub_redis.url, amqp=rabbitmq.url)))
         return started[-1].start()
 
     yield start
@@ -117,7 +121,7 @@ def delete_queue(rabbitmq, queue_name):
     connection.close()
 
 
-def test_an_accepted_request_stands_in_its_regions_queues(half, rabbitmq, patient):
+def test_an_accepted_request_stands_in_its_regions_queues(patient, half, rabbitmq):
     new = new_request(("fra", "nyc", "fra"))
     answer, _ = half.submit(new)
     assert isinstance(answer, Accepted)
@@ -133,7 +137,7 @@ def test_an_accepted_request_stands_in_its_regions_queues(half, rabbitmq, patien
         assert decoded.expires_ms == answer.times.expires_ms
 
 
-def test_a_synchronous_task_takes_the_fast_lane(half, rabbitmq, patient):
+def test_a_synchronous_task_takes_the_fast_lane(patient, half, rabbitmq):
     answer, _ = half.submit(new_request(sync=True))
     assert isinstance(answer, Accepted)
     assert len(drain(rabbitmq, "q.fra.now")) == 1
@@ -141,7 +145,7 @@ def test_a_synchronous_task_takes_the_fast_lane(half, rabbitmq, patient):
 
 
 def test_what_the_hub_has_of_a_question_ends_its_task_at_the_accept_and_is_not_published(
-    half, rabbitmq, hub_redis, patient
+    patient, half, rabbitmq, hub_redis
 ):
     first = new_request()
     answer, _ = half.submit(first)
@@ -213,6 +217,7 @@ def test_what_was_sent_and_not_confirmed_in_time_is_cancelled(half, rabbitmq, mo
 
 def test_a_stop_ends_its_threads_when_each_request_has_its_answer(half, rabbitmq, monkeypatch):
     monkeypatch.setattr(accept, "BUDGET_SECONDS", 0.1)
+    monkeypatch.setattr(confirms, "SILENT_SECONDS", 60.0)  # or the second one is not sent
     acceptor = half.acceptor
     with busy(half.publisher):
         for _ in range(2):
@@ -225,7 +230,7 @@ def test_a_stop_ends_its_threads_when_each_request_has_its_answer(half, rabbitmq
     until(lambda: cancelled.extend(drain(rabbitmq, "q.fra.now")) or len(cancelled) == 2, "their cancels")
 
 
-def test_many_threads_share_one_publisher(half, rabbitmq, patient):
+def test_many_threads_share_one_publisher(patient, half, rabbitmq):
     wanted = [new_request(("fra", "sin")) for _ in range(200)]
     for new in wanted:
         half.acceptor.submit(new, half.answers.put)
@@ -429,7 +434,7 @@ def test_a_202_waits_until_the_hub_has_written_what_it_accepted(half, monkeypatc
     assert isinstance(half.answers.get(timeout=60), Accepted)
 
 
-def test_a_synchronous_request_waits_only_for_its_202(half, monkeypatch, patient):
+def test_a_synchronous_request_waits_only_for_its_202(patient, half, monkeypatch):
     file = SlowFile(monkeypatch)
     answer, _ = half.submit(new_request(sync=True))
     assert isinstance(answer, Accepted)
@@ -444,7 +449,7 @@ def test_a_synchronous_request_waits_only_for_its_202(half, monkeypatch, patient
 
 
 def test_a_202_that_the_hubs_disk_does_not_keep_takes_back_the_synchronous_request(
-    half, rabbitmq, monkeypatch, patient
+    patient, half, rabbitmq, monkeypatch
 ):
     SlowFile(monkeypatch)
     monkeypatch.setattr(kept, "WRITE_SECONDS", 0.1)
@@ -491,7 +496,7 @@ def test_what_the_hub_accepted_and_forgot_is_refused(half, hub_redis, monkeypatc
     until(lambda: half.acceptor.cleaner.kept == 0, "it to be taken back")
 
 
-def test_a_hub_that_does_not_write_in_time_is_a_refusal(half, monkeypatch, patient):
+def test_a_hub_that_does_not_write_in_time_is_a_refusal(patient, half, monkeypatch):
     SlowFile(monkeypatch)
     monkeypatch.setattr(kept, "WRITE_SECONDS", 0.5)
     new = new_request()

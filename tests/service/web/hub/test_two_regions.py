@@ -294,4 +294,7 @@ def test_hops_of_both_regions_lie_between_those_of_the_hub(parts, wrong_ms):
     parts.says(new, times, "nyc", "succeeded", trail=contract.encode_trail(ran))
     found = document(whereabouts(parts.client, new.id, task))["hops"]
     names_of = [hop["hop"] for hop in found if hop["hop"] not in ("confirmed", "moved")]
-    assert names_of == ["accepted", "bridged", "claimed", "bridged", "claimed", "settled"]
+    # Which region's come first depends on whether the hub's own time has passed theirs by then.
+    by_region = ["accepted", "bridged", "claimed", "bridged", "claimed", "settled"]
+    by_time = ["accepted", "bridged", "bridged", "claimed", "claimed", "settled"]
+    assert names_of in (by_region, by_time)

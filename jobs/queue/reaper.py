@@ -25,6 +25,7 @@ from regions.script import send, value
 LOOK_SECONDS: Final = 1.0
 PROOF_SECONDS: Final = 2 * LEASE_MS / 1000
 GAP_SECONDS: Final = LOOK_SECONDS + 1.5  # a longer time between two answers is a gap: a look, a time-out and some more
+NO_KEY: Final = -2  # Redis's PTTL
 TRIM_SECONDS: Final = 10.0
 TRIM_MAX: Final = 1_000  # canceled jobs, and answers, trimmed at once
 
@@ -121,17 +122,22 @@ class Reaper:
         """The workers without a lease, and how many suspects wait. A suspended region starts no process for them.
 
         It is one round trip, since a worker that is new has a lease: that is looked at for the first time at the next look.
+        No lease may last longer than ``LEASE_MS``: one that does is of a time before the Redis's clock went back, while no
+        process was there to see it.
         """
         known, queue = self._workers, names.rq_queue(names.suspects(self._region))
         asked: list[tuple[Any, ...]] = [
             ("ZRANGE", names.WORKERS, 0, -1),
             ("LLEN", queue),
             ("EXISTS", names.RQ_SUSPENDED),
-            *([("MGET", *map(names.lease, known))] if known else []),
+            *(("PTTL", names.lease(worker)) for worker in known),
         ]
-        workers, waiting, suspended, *leases = map(value, send(self._client, asked, []))
+        workers, waiting, suspended, *left_ms = map(value, send(self._client, asked, []))
         self._workers = [worker.decode() for worker in workers]
-        none = {worker for worker, lease in zip(known, *leases, strict=True) if lease is None} if known else set()
+        none = {worker for worker, left in zip(known, left_ms, strict=True) if left == NO_KEY}
+        if far := [worker for worker, left in zip(known, left_ms, strict=True) if left > LEASE_MS]:
+            send(self._client, [("PEXPIRE", names.lease(worker), LEASE_MS, "LT") for worker in far], [])
+            log.warning("leases lasted too long: the clock of the region's Redis went back", workers=len(far))
         return [worker for worker in self._workers if worker in none], 0 if suspended else waiting
 
     def _reap(self, worker: str, how: str) -> None:

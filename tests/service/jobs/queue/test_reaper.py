@@ -9,6 +9,7 @@ from rq.serializers import JSONSerializer
 
 from jobs.contract import LOST
 from jobs.queue import reaper as reaping
+from jobs.queue.clock import LEASE_MS
 from jobs.queue.reaper import Reaper
 from jobs.queue.retry import read_past
 from jobs.worker.worker import REGISTER
@@ -72,6 +73,20 @@ def test_a_worker_whose_lease_lapsed_is_reaped_and_leaves_rq(region_redis, reape
     assert client.zcard(names.WORKERS) == 0
     assert worker.finish([end(job) for job in jobs], then_claim=0)[0] == ["", ""]
     assert worker.claim(1).refusal == "unregistered"
+
+
+def test_a_lease_that_a_step_of_the_clock_made_longer_ends_in_time(region_redis, reaper, clock):
+    """Nobody was there to see that the Redis's clock went back."""
+    client = region_redis.client
+    ids = enqueue(client, [task()])
+    claimer(region_redis.url).claim(1)
+    client.pexpire(names.lease("w1"), 3_600_000)
+    look(reaper, clock, 10)
+    assert client.pttl(names.lease("w1")) <= LEASE_MS
+    assert queued(client) == []
+    until(lambda: not client.exists(names.lease("w1")), "its end")
+    look(reaper, clock, 10)
+    assert queued(client) == ids
 
 
 def test_a_live_worker_is_left_alone(region_redis, reaper, clock):

@@ -107,7 +107,8 @@ def test_result_that_the_hub_forgot_is_told_when_it_comes_again(gateway, disk, h
             until(lambda: gateway.hub.away is None, "the hub to be back")
             task = gateway.settle(new, 0)
             disk.is_seen()
-            disk.writes()
+            # What was read before it was forgotten is read again at any time from now on, and is written after that.
+            until(lambda: disk.writes() or wire.has_answer(), "the answer")
             assert tasks_of(wire.reply()) == [task]
         else:
             found = wire.reply().json()

@@ -5,6 +5,7 @@ import json
 import signal
 import threading
 
+import pymongo
 import pytest
 import ulid
 
@@ -32,7 +33,10 @@ class Store:
         self.database = self.client[names.DATABASE]
 
     def has(self, request: str) -> bool:
-        return self.database[names.REQUESTS_COLLECTION].find_one({"_id": request}) is not None
+        """Not while it is away, nor before its client knows that it is back."""
+        with contextlib.suppress(pymongo.errors.PyMongoError):
+            return self.database[names.REQUESTS_COLLECTION].find_one({"_id": request}) is not None
+        return False
 
     def stop(self) -> None:
         self.client.close()

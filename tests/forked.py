@@ -231,7 +231,6 @@ def serve(descriptor: int, imported: tuple[str, ...], *, kills: bool = True) -> 
                 control = socket.socket(fileno=descriptors[0])
                 for other in descriptors[1:]:
                     os.close(other)
-                control.send(str(pid).encode())
                 running[os.pidfd_open(pid)] = pid, control
             elif one in running:
                 pid, control = running.pop(one)
@@ -270,6 +269,9 @@ def _be(asked: dict, descriptors: list[int]) -> None:
     """In the forked process: its streams, its folder, its environment, its program."""
     if asked["session"]:
         os.setsid()
+    # Only now, since who knows the pid may signal its group.
+    with contextlib.suppress(OSError):  # the tests have ended
+        os.write(descriptors[0], str(os.getpid()).encode())
     moved = [fcntl.fcntl(one, fcntl.F_DUPFD_CLOEXEC, FIRST_FREE) for one in descriptors[1:]]
     for one in descriptors:
         os.close(one)

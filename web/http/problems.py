@@ -18,7 +18,7 @@ from web.http.quota import Over
 
 MEDIA_TYPE: Final = "application/problem+json"
 
-# ``type`` is one of these and a kind: a reference to a page of the same gateway (web.api.problem_pages). Never change one.
+# ``type`` is one of these and a kind: a reference to a page of the same gateway (web.api.problem_types). Never change one.
 PAGES: Final = "/problems/"
 TASK_PAGES: Final = "/problems/task/"
 # What is not valid HTTP has one kind and several statuses: it never reaches a handler.

@@ -42,8 +42,8 @@ class _Text(Struct, frozen=True):
 
 _OF_CALLS: Final[dict[str, _Text]] = {
     "bad-request": _Text(
-        "a query that can't be read, has an unknown member or one twice, or a bad value, except for the params and ages of `records`, "
-        "which are 422",
+        "a query that can't be read, or that has an unknown member, a member twice or a bad value. Params and ages of `records` are "
+        "422 instead",
         "Correct what `errors` names: a pointer leads to a member of the query.",
         "wait: expected a number of seconds from 0, found 'soon'",
     ),
@@ -130,7 +130,7 @@ _OF_CALLS: Final[dict[str, _Text]] = {
         "expected the body that came with this Idempotency-Key before, found another one",
     ),
     "internal": _Text(
-        "a fault of ours",
+        "a fault of Nearfetch",
         "Ask again. If that does not help, tell the gateway's operator, who finds a traceback in its log.",
         "an error of the gateway; its log has the traceback",
         retryable=True,
@@ -143,7 +143,7 @@ _OF_CALLS: Final[dict[str, _Text]] = {
         retryable=True,
     ),
     problems.PROTOCOL: _Text(
-        "bytes that are not HTTP, or that two readers could read in two ways; the connection ends",
+        "bytes that are not HTTP, or that two readers could read in two ways; the connection is closed",
         "Use an HTTP library. If you do, look for a proxy on the way that changes requests.",
         "expected one Host, found none",
     ),
@@ -156,7 +156,7 @@ _OF_TASKS: Final[dict[str, tuple[str, str]]] = {
         "Ask again. If that does not help, the site is slow: `GET /v1/sources/{source}` shows how long its pages take.",
     ),
     "connection": (
-        "name, connect, TLS, or a body that was cut short",
+        "the name look-up, the connection or TLS failed, or the body was cut short",
         "Ask again. If that does not help, the site is down, or its name or certificate is wrong.",
     ),
     "http_status": (
@@ -175,12 +175,15 @@ _OF_TASKS: Final[dict[str, tuple[str, str]]] = {
         "the address or the scheme may not be fetched",
         "Correct the params: they lead to a private address, or to a scheme other than http and https.",
     ),
-    "rate_limited": ("ask later; see `retry_after`", "Ask again after the seconds in `error.retry_after`."),
+    "rate_limited": (
+        "the target asks to wait, or a limit of the region does; see `retry_after`",
+        "Ask again after the seconds in `error.retry_after`.",
+    ),
     "decode": (
-        "it does not decompress, or is no text in any charset that it could be",
+        "the page can't be decompressed, or it is not text in any charset that it may have",
         "Tell the source's author, who can try it by `nearfetch source try`.",
     ),
-    "parse": ("it can't be parsed", "Tell the source's author, who can try it by `nearfetch source try`."),
+    "parse": ("the page can't be parsed", "Tell the source's author, who can try it by `nearfetch source try`."),
     "contract": (
         "the records break what the source promises",
         "The site has changed, most likely. Tell the source's author, who can try it by `nearfetch source try`.",
@@ -191,7 +194,7 @@ _OF_TASKS: Final[dict[str, tuple[str, str]]] = {
     ),
     "cancelled": ("somebody asked to stop it", "Ask again, if it was stopped by mistake."),
     "poison": (
-        "it killed its process, again and again",
+        "the task crashed its worker process again and again",
         "Ask for less, or for something else. The source's author can try it by `nearfetch source try`.",
     ),
     "unknown_source": (
@@ -203,7 +206,7 @@ _OF_TASKS: Final[dict[str, tuple[str, str]]] = {
         "Ask again. `GET /v1/regions` says what is wrong with the region.",
     ),
     "internal": (
-        "a fault of ours",
+        "a fault of Nearfetch",
         "Ask again. If that does not help, tell the gateway's operator.",
     ),
 }

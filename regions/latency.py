@@ -11,8 +11,8 @@ LOOKS: Final = 5
 class Latency:
     """The times of the last ``LOOKS`` answers. One thread adds them, any thread may read.
 
-    A server becomes slow when more than half of them were late, since a single late answer says nothing. It stays slow until none
-    is late: a server that stands still again and again answers some calls at once.
+    A server is slow from when more than half of these answers were late; a single late answer says nothing. It stays slow until
+    none of them is late, since a server that stalls again and again answers some calls at once.
     """
 
     def __init__(self, late_seconds: float) -> None:

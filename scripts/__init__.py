@@ -1,8 +1,8 @@
-"""The command line, and what ``scripts/up`` starts. A room uses those below it (lint-imports holds that).
+"""The command line, and what ``scripts/up`` starts. A room uses those below it (lint-imports checks that).
 
 cli                           the commands' names, options and help
 commands                      what they do, one file each
-bench | chaos | authoring     measuring; hurting; an author's tools
+bench | chaos | authoring     benchmarks; faults under load; an author's tools
 stack                         what up starts and watches
 terminal | site               what people see; the sample site
 """

@@ -1,4 +1,4 @@
-"""What is kept of answers.
+"""Answers that a region keeps: to use them again, and to show operators what a site sent.
 
 cache     the region's last good answer to a question
 tokens    values of ``[before]``, in a process's memory

@@ -1,4 +1,4 @@
-"""A region's worker processes on one host, and how many they are.
+"""A region's worker processes on one host, and their number.
 
 processes    starts, watches, replaces and stops them
 scale        decides on their number, without I/O

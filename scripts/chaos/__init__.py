@@ -3,7 +3,7 @@
 plan      the faults, posts and letters, made from the seed alone
 points    every call that may succeed and yet look failed to its caller
 stack     a whole stack of its own, with a link in front of each server
-faults    how each kind of fault is done, and undone (clocks, slow_disk)
+faults    how each kind of fault is caused, and ended (clocks, slow_disk)
 load      the clients
 letters   unreadable messages
 hostile   clients, and a region's user, that try to do harm

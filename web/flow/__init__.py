@@ -1,9 +1,9 @@
-"""The threads that move requests on, in the order of the way.
+"""The threads that move requests on, in the order in which a request meets them.
 
 keyring                    knows the API keys
 served                     which regions there are, as their files come and go
-takeover, region_health    the region that gets a task: the source's own, or a standby while that can't answer
-accept, publish, kept      the ledger, the broker's confirms (confirms) and the hub's file: then a 202 may be said
+takeover, region_health    the region that gets a task: the source's own, or a standby while its own can't answer
+accept, publish, kept      the ledger, the broker's confirms (confirms) and the hub's file: then a 202 may be sent
 clean                      takes refused requests back, and sends cancels to regions
 settle, refusals           end tasks by what the regions send; refused entries are counted
 listen                     hears from the hub which requests have news

@@ -145,7 +145,10 @@ class DeadLetters:
         return int(self._client.zcard(names.DEAD_AT))
 
     def drop(self, ids: Sequence[str]) -> int:
-        """Deletes letters; returns how many there were. Who drops the example of refused entries has seen them: their count begins anew."""
+        """Deletes letters; returns how many there were.
+
+        The examples of refused entries have ids, too. Dropping one begins their count anew, since an operator has seen it.
+        """
         pipeline = self._client.pipeline(transaction=True)
         for region, colon, what in (one.partition(":") for one in ids):
             if colon:  # an example of refused entries (web.flow.refusals)

@@ -1,4 +1,4 @@
-"""A validated request that is about to be written, and what may come of it."""
+"""A validated request that is about to be written, and what the script that writes it may answer."""
 
 from typing import Any, Final
 

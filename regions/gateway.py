@@ -13,14 +13,14 @@ Share = Annotated[float, Meta(gt=0, le=1)]
 
 
 class Gateway(Struct, frozen=True, forbid_unknown_fields=True):
-    """The address, the limits, and who may use it.
+    """The address of the gateway, its limits, and whether it needs keys.
 
-    ``public_url``: the beginning of links when a proxy stands in front of the gateway. ``cors_origins``: whose pages may use it.
-    ``keys``: whether calls need an API key.
-    ``connections_max`` bounds the clients at the same time, those that wait included; the limit of open files may be lower.
+    ``public_url``: the beginning of links when a proxy stands in front of the gateway. ``cors_origins``: the origins of pages that
+    may use it. ``keys``: whether calls need an API key.
+    ``connections_max`` bounds the clients at one time, including those that wait; the limit of open files may be lower.
     ``receiving_bytes_max`` bounds the memory for requests that have not arrived whole, ``sending_bytes_max`` that for answers
-    that clients have not taken yet. One client address may use ``address_share`` of each. ``takeover_well_seconds``: for how
-    long nothing may be wrong with a region before it gets its tasks again from standbys.
+    that clients have not taken yet. One client address may use ``address_share`` of each. ``takeover_well_seconds``:
+    for how long nothing may be wrong with a region before it gets its tasks back from standbys.
     """
 
     host: str = "127.0.0.1"

@@ -220,7 +220,7 @@ def _locals(of: str, names: Sequence[str]) -> str:
 
 
 def _many(name: str, fields: int, before: int) -> str:
-    """Reads the arguments after the first ones into a list, or into a list of rows of so many fields."""
+    """Reads the arguments after the first ones into a list, or into a list of rows with that many fields."""
     if not name:
         return ""
     step = f", {fields}" if fields else ""

@@ -44,7 +44,7 @@ from web.hub.redis import HubUnavailable
 HOST: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[\w.-]+)(:\d*)?", re.ASCII)
 EVERYWHERE: Final = ("0.0.0.0", "::")  # noqa: S104 - these are no names of this machine
 
-# Whoever watches the gateway has no key, nor has who reads how to use it.
+# A monitor needs no key, nor does a person who reads how to use the gateway.
 WITHOUT_KEY: Final = ("/healthz", "/readyz", "/openapi.json", "/docs", "/problems")
 # The console's style sheets and scripts, the way in, and the pages about problems: a 401 leads to one.
 WITHOUT_KEY_BELOW: Final = ("/console/", signin.PATH, signin.OUT, "/problems/")
@@ -203,7 +203,7 @@ class App:
             return self._told(exchange, problems.internal())
 
     def _told(self, exchange: Exchange, problem: Problem) -> Answer:
-        """A problem document, or a page of the console for those who look at one."""
+        """A problem document, or a page of the console if a person looks at the console."""
         if self._console is not None and self._console.is_looked_at(exchange):
             return self._console.problem(exchange, problem)
         return problem.answer()

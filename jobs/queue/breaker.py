@@ -48,7 +48,7 @@ class Breakers:
         self._call(SLOW, host, ms=int(min(seconds, SLOW_MAX_SECONDS) * 1000))
 
     def delay(self, host: str, seconds: float) -> None:
-        """The host asks for so much time between two fetches."""
+        """The host asks for this time between two fetches."""
         self._call(DELAY, host, ms=int(min(seconds, SLOW_MAX_SECONDS) * 1000))
 
     def failed(self, host: str, error: TaskError) -> None:
@@ -86,7 +86,7 @@ class Breakers:
 def open_hosts(client: redis.Redis, found: Sequence[bytes] | None = None) -> dict[str, tuple[float, str]]:
     """The hosts that are left alone: for how many seconds more, and why. Raises what redis-py raises.
 
-    ``found``: the reply to ``OPEN_HOSTS``, for those who have asked that together with other questions.
+    ``found``: the reply to ``OPEN_HOSTS``, if the caller has asked that together with other questions.
     """
     if found is None:
         found = value(send(client, [OPEN_HOSTS], [])[0])

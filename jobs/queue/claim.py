@@ -113,9 +113,9 @@ class Job(Struct, eq=False):
 
     ``past``: the attempts before it, a line each. ``deaths``: processes that died while they ran it. ``deadline_ms`` is
     on the region's clock too, 0 if there is none; ``bridged_ms`` is on the hub's. ``turn_ms``: how long it waited for
-    the turn of its ``host``. With ``refused_ms`` from 0 on there is no turn in time, but in so many ms. ``trouble`` is "" if
-    the host is well; otherwise its breaker must hear how the fetch went. For a host that is left alone it is the type of the
-    error that caused that, and ``why`` explains it. ``answer``: the frame of ``leader``, which asked the same; such a job is not run.
+    the turn of its ``host``. If ``refused_ms`` is 0 or more, its turn would come in that many ms, which is too late.
+    ``trouble`` is "" if the host is well; otherwise its breaker must hear how the fetch went. For a host that is left alone it is
+    the type of the error that caused that, and ``why`` explains it. ``answer``: the frame of ``leader``, which asked the same; such a job is not run.
     """
 
     task: str

@@ -209,7 +209,7 @@ class Leftovers:
         pause = 0.0
         while self._is_due(pause):
             more = self.run_once()
-            # One process of a region sends at a time, so they need not come back as slowly as those who all do.
+            # Only one process of a region sends these at a time, so it may come back sooner than senders that all come at once.
             pause = min(self._home.backoff_seconds, LOOK_SECONDS) or (0.0 if more else LOOK_SECONDS)
 
     def _is_due(self, pause: float) -> bool:

@@ -72,7 +72,7 @@ def tell(task: Task, leader: str, frame: bytes, *, attempts: int, timing: Timing
 
 
 def shared_ms(error: TaskError | None, left_seconds: float, *, failures: int, retries: int) -> int:
-    """For which other tasks the end of a task is the answer: those whose deadlines are up to so many ms later; -1: for none.
+    """For which other tasks the end of a task is the answer: those whose deadlines are up to that many ms later; -1: for none.
 
     ``failures``: attempts that failed before; ``retries``: how many more than one the source allows. A failure of the
     target, the network or the page is the answer for all tasks. A failure for lack of time is the answer only for

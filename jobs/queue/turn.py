@@ -61,7 +61,7 @@ class Turns(Protocol):
         """The host of an address asked to be left alone for so long."""
 
     def delay(self, url: str, seconds: float) -> None:
-        """The host of an address asks for so much time between two fetches. A turn that was granted before is not used."""
+        """The host of an address asks for this time between two fetches. A turn that was granted before is not used."""
 
     def ended(self, error: TaskError | None) -> None:
         """The task's last fetch is over, also its answer; ``error``: how it failed."""
@@ -213,7 +213,7 @@ class Caller:
         self._thread.start()
 
     def expect(self, ms: int) -> None:
-        """A task may be called in so many ms; -1: none waits."""
+        """In that many ms a task may be called; -1: none waits."""
         if ms >= 0:
             self._look_at(time.monotonic() + ms / 1000)
 

@@ -1,4 +1,4 @@
-"""Which tasks wait in the region's Redis, and what for, for those who ask the hub where a task is."""
+"""Which tasks wait in the region's Redis, and for what. The hub tells this to clients that ask where a task is."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -35,9 +35,9 @@ def first(region: str) -> tuple[Any, ...]:
 
 
 def waits(client: redis.Redis, region: str, hub_ms: int, found: Sequence[bytes] | None = None) -> list[Wait]:
-    """Some tasks that wait, those first whose wait ends first. ``hub_ms``: the hub's clock now. Raises ``RedisError``'s.
+    """Some tasks that wait, in the order in which their waits end. ``hub_ms``: the hub's clock now. Raises ``RedisError``'s.
 
-    ``found``: the reply to ``first``, for those who have asked that together with other questions.
+    ``found``: the reply to ``first``, if the caller has asked that together with other questions.
     """
     if found is None:
         found = value(send(client, [first(region)], [])[0])

@@ -27,7 +27,7 @@ from regions.settings import Settings
 
 ANSWER_BYTES_MAX: Final = 16_384  # of an answer's body; what is longer ends the connection, not the delivery
 GONE: Final = 410
-GROWS: Final = 4.0  # each wait is so many times the last one
+GROWS: Final = 4.0  # each wait is longer than the last one by this factor
 JITTER: Final = 0.2  # of a wait, up or down: receivers that come back are not called by all at once
 ERROR_CHARACTERS_MAX: Final = 300
 # What a client is told. The address stays in the log: else a client could ask the hub's name servers for the names of its network.

@@ -71,7 +71,7 @@ class Sender:
             self._ended.wait(FULL_SECONDS)
 
     def _claim(self, count: int, wait_seconds: float) -> list[Job]:
-        """Up to so many jobs; none if the hub does not answer. It says that this process lives."""
+        """Up to that many jobs; none if the hub does not answer. It says that this process lives."""
         try:
             jobs = self._queue.claim(count, wait_seconds)
         except redis.exceptions.RedisError as error:

@@ -127,7 +127,7 @@ def _cpu(ours: Ours, row: Row, numbers: Iterator[int], requests: int) -> dict[st
 
 
 def _ended(ours: Ours, numbers: Iterator[int], sources: int) -> Counters:
-    """What a request with so many sources leaves behind, in bytes, and how much it takes to get there."""
+    """What a request with that many sources leaves behind, in bytes, and how much it takes to get there."""
     before = _counters(ours)
     finished = done(_answered(ours, ROWS["tiny"], numbers, sources, REQUESTS, SOURCES))
     ours.settle()
@@ -139,7 +139,7 @@ def _ended(ours: Ours, numbers: Iterator[int], sources: int) -> Counters:
 async def _answered(
     ours: Ours, row: Row, numbers: Iterator[int], sources: int, requests: int, clients: int
 ) -> list[Finished]:
-    """Posts so many requests by some clients, each of which follows one to its end before it posts the next."""
+    """Posts that many requests by some clients. Each client follows one to its end before it posts the next."""
     left, finished = iter(range(requests)), []
 
     async def follow() -> None:

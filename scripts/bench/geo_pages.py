@@ -129,7 +129,7 @@ def reader(page: Made) -> Callable[[bytes], list[dict[str, Any]]]:
 
 
 def listing(wanted: int) -> tuple[bytes, list[dict[str, Any]]]:
-    """A page of about so many bytes, and its records."""
+    """A page of about that many bytes, and its records."""
     draw = random.Random(wanted)
     words = _Words(draw)
     head, foot = _head(words), _foot(words)

@@ -1,7 +1,7 @@
 """What API keys cost a call: CPU time of a gateway and of the hub's Redis, with keys and without them.
 
 One gateway runs in this process, on the hub of a stack whose own gateway is stopped. Short blocks of synchronous calls are made to it
-in turn: with keys, and as if it were open. Two gateways would not do: who settles a task is a race, and the loser's call costs more.
+in turn: with keys, and as if it were open. Two gateways would not do: they race to settle a task, and the loser's call costs more.
 
 Other work on the machine changes from second to second. So a block with keys is only compared with the mean of the
 open blocks before and after it. The result is the median of these differences, with its 95 % confidence interval by

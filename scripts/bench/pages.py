@@ -1,6 +1,6 @@
 """Pages made for measuring, each with the definition that parses it and a parser written by hand.
 
-The parsers by hand use lxml's compiled XPaths, like somebody who writes for this one page only.
+The parsers by hand use lxml's compiled XPaths, as code would that is written for this one page only.
 """
 
 import json

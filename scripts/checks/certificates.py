@@ -1,6 +1,6 @@
 """Checks of TLS: until when the certificate of a server is valid, and whether it is for that name and from a CA that we trust.
 
-Also of the certificates by which our own clients show who they are (``own``): until when they are valid.
+``own`` checks until when the certificates are valid that our own clients show.
 """
 
 import datetime as dt

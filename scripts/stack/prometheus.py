@@ -1,7 +1,7 @@
-"""What Prometheus gets: whom it scrapes (of a stack of ``scripts/up``), and the alert rules, in scripts/prometheus.
+"""What Prometheus gets: the parts of a stack of ``scripts/up`` that it scrapes, and the alert rules in scripts/prometheus.
 
-``python -m scripts.stack.prometheus`` prints the rules. There is an alert for each fault (web.hub.faults), with its name, and a few that
-look at what no gateway can tell of itself, or at what will be a fault.
+``python -m scripts.stack.prometheus`` prints the rules. There is an alert for each fault (web.hub.faults), under its name. A few
+further ones report what no gateway can see, or warn before there is a fault.
 """
 
 import json

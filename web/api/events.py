@@ -18,7 +18,7 @@ from web.hub.redis import HubUnavailable
 from web.hub.view import View
 
 COMMENT_SECONDS: Final = 15.0
-DONE: Final = ".done"  # ends the id of the event ``done``: who has it needs nothing more
+DONE: Final = ".done"  # ends the id of the event ``done``: a client that has it needs nothing more
 BEGIN: Final = b"retry: 2000\n\n"  # ms
 COMMENT: Final = b":\n\n"
 HEAD: Final = Answer(

@@ -2,8 +2,8 @@
 
 The list has those that the history has, and those that it has not yet: they run, or have just ended (``names.LISTED``).
 
-MongoDB may take seconds or never answer. So the exchange is parked first, and only two threads of this module wait. They take
-the calls in turn between those who ask, so that whoever asks much delays only itself.
+MongoDB may take seconds or never answer. So the exchange is parked first, and only two threads of this module wait. They serve
+the clients in rotation, so that a client with many calls delays only itself.
 """
 
 import threading
@@ -48,7 +48,7 @@ class Recall:
         self._result_ttl_seconds = result_ttl_seconds
         self._threads = ThreadPoolExecutor(THREADS, "history")
         self._lock = threading.Lock()
-        self._waiting: dict[str, deque[Callable[[], None]]] = {}  # by who asks; whose turn is next comes first
+        self._waiting: dict[str, deque[Callable[[], None]]] = {}  # by client, the next one first
 
     def stop(self) -> None:
         """Clients that still wait get no answer."""

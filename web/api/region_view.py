@@ -101,7 +101,7 @@ def region_view(
         bridges = [bridge for bridge in bridges if bridge not in consuming]
     scales = [pool.pop("scale") for pool in pools if "scale" in pool]
     for pool in pools:
-        pool.pop("waits", None)  # who asks where a task is is told of them
+        pool.pop("waits", None)  # they are shown to clients that ask where a task is
     faults = of_region(state, queued)
     seen = {one.name for one in faults}
     lasting = [one for one in told if one.name not in seen and one.source is None and one.name not in OWN_MEMBERS]

@@ -56,7 +56,7 @@ class Waiter(Protocol):
     is_bulk: bool  # it reads a large answer piece by piece; waiters for news come first
     has_comments: bool  # it is ``Commented``, and its timer is that of its next comment
     needs_written: bool  # its client may read on from a cursor, so results must be in the hub's file
-    owner: Owner  # who waits
+    owner: Owner  # of the call that waits
 
     def cursor(self) -> str:
         """The cursor after which to read."""
@@ -436,7 +436,7 @@ class Waiters:
             return [share for share in (share, self._take_large()) if share], streams
 
     def _take_large(self) -> dict[Waiter, Why]:
-        """Those who wait for the large result that is read next; the condition's lock is held."""
+        """The waiters for the large result that is read next; the condition's lock is held."""
         read = next(((waiter.request, waiter.cursor()) for waiter in self._large), None)
         chosen = [waiter for waiter in self._large if (waiter.request, waiter.cursor()) == read]
         return {waiter: self._large.pop(waiter) for waiter in chosen}

@@ -3,7 +3,7 @@
     /regions       all lanes, readable without a script
     /regions/live  the same lanes as an event stream, each when it has changed; regions.js puts them into the page
 
-A lane is made once for all who look at it. What stands in it comes from the region, so texts are cut and escaped.
+A lane is made once for all its viewers. Its texts come from the region, so they are cut and escaped.
 """
 
 from collections.abc import Iterable, Iterator, Mapping

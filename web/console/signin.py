@@ -61,8 +61,8 @@ class SignIn:
     def _key_of(self, token: str, scope: Scope) -> str:
         """The id of the key of a session, "" for none.
 
-        Who looks at what is wrong must not be locked out by it: while the hub is away, a session that it confirmed within the last
-        minute still reads, and goes on as long as it is used each minute.
+        A fault must not lock out the people who look for its cause. So while the hub is away, a session that it confirmed within the
+        last minute may still read, and goes on as long as it is used once a minute.
         """
         try:
             with self._hub.asking() as client:

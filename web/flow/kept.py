@@ -49,7 +49,7 @@ class Kept:
         self._lock = threading.Lock()
 
     def end(self, reason: str | None) -> None:
-        """Notes that the request is kept (``reason`` is None), or why it is lost, and calls everybody who waits for that."""
+        """Notes that the request is kept (``reason`` is None), or why it is lost, and makes the calls that wait for that."""
         with self._lock:
             self.is_known, self.reason = True, reason
             calls, self._calls = self._calls, []

@@ -58,7 +58,7 @@ class Keyring:
         self._loop.stop()
 
     def refresh(self) -> None:
-        """Reads the keys and who waits elsewhere, and says who waits here, unless the hub is away."""
+        """Reads the keys and how many clients wait at other gateways, and says how many wait here, unless the hub is away."""
         try:
             with self._hub.asking() as client:
                 found, self._elsewhere = self._board.look(client, self._waiting_here())

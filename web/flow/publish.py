@@ -8,7 +8,7 @@ takes them back by cancels.
 Each region has a channel of its own, since a queue without a leader blocks the channel that sends to it. A region that is
 added while the connection is open gets its queues over a channel of its own too: a refusal closes that channel alone.
 
-``look`` asks how long the queues are and who consumes them. So a broker that hangs is noticed though nothing is published.
+``look`` asks how long the queues are and how many consumers they have. So a broker that hangs is noticed without a publish, too.
 """
 
 import functools

@@ -412,7 +412,7 @@ class Settler:
     def _refuse_foreign(self, foreign: Sequence[_Foreign]) -> None:
         """Refuses runs of sources for which the hub did not ask their region. None of them is counted.
 
-        A source that an operator has deleted or moved still has tasks that run, and the ledger knows whom it asked.
+        A source that an operator has deleted or moved still has tasks that run, and the ledger knows which region it asked.
         """
         runs = [(one.of.request, one.of.task, one.run.source, one.region) for one in foreign]
         for one, was_asked in zip(foreign, self._ledger.were_asked(runs), strict=True):

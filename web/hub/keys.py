@@ -142,7 +142,7 @@ class Board:
         self._silent: list[bytes] = []  # gateways that have said nothing for long
 
     def look(self, client: redis.Redis, here: Mapping[str, int]) -> tuple[dict[str, Key], Counter[str]]:
-        """Says who waits here; returns (all keys by id, how many clients wait elsewhere with each). Raises what redis-py raises."""
+        """Says how many clients wait here with each key; returns (all keys by id, how many wait elsewhere). Raises redis-py's errors."""
         commands: list[tuple[Any, ...]] = [("TIME",), ("HGETALL", names.KEYS), ("HGETALL", names.WAITING)]
         if here and self._ahead_ms is not None:
             told = Waiting(round(time.monotonic() * 1000 + self._ahead_ms), dict(here))

@@ -7,7 +7,7 @@
     Settler, with the status of a region's workers
         nf:day:{region}            the minutes of its day (jobs.pool.day)
 
-These are for people who look. A write that is refused, or lost with a gateway, is not repeated.
+People read these figures; nothing depends on them. So a write that is refused, or lost with a gateway, is not repeated.
 """
 
 import math

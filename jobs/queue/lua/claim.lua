@@ -4,7 +4,7 @@
 -- what an urgent one has no thread for goes to the front of the normal queue, and it takes from there, too.
 -- Returns {now_ms, 1 if the lease had lapsed, why it took nothing or "", a row for each job, in how many ms a task that
 -- waits may be called (or -1), frames}. Of a job: `told` is the number of its answer among the frames, 0 if it has
--- none, and `leader` whose answer that is; `refused_ms` from 0 on: there is no turn in time, but in so many ms;
+-- none, and `leader` whose answer that is; `refused_ms`, if 0 or more: its turn would come in that many ms, too late;
 -- `trouble` and `why`: what is wrong with its host.
 -- keys: own, queue, urgent, suspects, scheduled, wip, canceled, worker, held, lease, workers, outbox_bytes, urgent_lease
 -- args: count, name, nonce, kind

@@ -35,7 +35,7 @@ local function next_round(name, request)
   return math.max(served, tonumber(redis.call("ZSCORE", ROUNDS .. name, request) or 0)) + 1, served
 end
 
--- When a task's turn would come if so many others are ahead of it.
+-- When a task's turn would come if that many others are ahead of it.
 local function turn_at(host, most, every, ahead)
   local by_rate = math.max(exact_ms, host.next) + ahead * math.max(every, host.delay)
   local by_mean = exact_ms + math.max(0, ahead + 1 + host.busy - most) * host.mean / most

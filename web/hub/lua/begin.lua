@@ -4,7 +4,7 @@
 -- task's number from 0, the result's key and frame. Where `repeated` (the key of an Idempotency-Key, or "") has made a request
 -- before, it writes nothing, and returns {0, that request, the digest of its body}. Where it would exceed a limit of its API key, of
 -- which `used` ("" without one) tells what it uses, it returns {-1, the limit, its value, after how many ms to ask again}.
--- `open`: the key of the region's open tasks; `latest`: the key of the latest success of who asks the same; `moved`: why
+-- `open`: the key of the region's open tasks; `latest`: the key of the latest success of a task that asks the same; `moved`: why
 -- another region than the source's is asked, or ""; `ask`: what may ask another region until the deadline, kept in `asks`, or "".
 -- `webhook`: the key of the request's webhook, or ""; it is kept for `webhook_ms` after the request must have ended.
 -- keys: ledger, due, accepting, asks, repeated, used, listed, webhook

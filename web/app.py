@@ -152,7 +152,7 @@ class App:
             self._router.add(path, method, (route, handler))
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
-        """WSGI's. Every error becomes a problem document."""
+        """Serves a call, as WSGI has it. Every error becomes a problem document."""
         exchange: Exchange = environ[EXCHANGE]
         answer = self._answer(exchange)
         if exchange.is_parked:

@@ -101,7 +101,7 @@ class _Expression(Struct, frozen=True):
     names: tuple[str, ...]
 
     def expand(self, texts: Mapping[str, str | list[str] | None]) -> str:
-        """What stands in its place. A param without a value, or with an empty list, is left out."""
+        """The text that replaces it. A param without a value, or with an empty list, is left out."""
         is_named, found = self.operator in ("?", "&"), []
         for name in self.names:
             text = texts.get(name)

@@ -352,7 +352,7 @@ class _Chunks:
 
 
 def is_answer(data: bytes) -> bool:
-    """Whether these bytes contain the begin of an answer that is not an interim one."""
+    """Whether these bytes contain the beginning of an answer that is not an interim one."""
     at = 0
     while _INTERIM.match(data, at) and (end := _HEAD_ENDS.search(data, at)):
         at = end.end()

@@ -243,7 +243,7 @@ def _element(*names: str, is_text: bool = False) -> Callable[[Parts], Any]:
 
 
 def _first(*names: str) -> Finder:
-    """A function to the text of the element that ``_element`` finds."""
+    """A function that gives the text of the element that ``_element`` finds."""
     find = _element(*names, is_text=True)
 
     def text(parts: Parts) -> str | None:

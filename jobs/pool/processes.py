@@ -8,9 +8,11 @@
      ├ Reaper (thread)        gives the jobs of dead processes to others
      └ Reporter (thread)      tells the hub
 
-An urgent task is one for which a client waits; each pool has one process for them. A suspect is a task that was running when its process died; it runs again alone, in a process of its own. On each turn of
-its claim loop a child writes a byte to a socket, its beat. The socket is local, so beats go on while Redis is away. The other way
-the pool tells it that definitions have changed: one process of a machine looks at their files for all.
+An urgent task is one for which a client waits; each pool has one process for them. A suspect is a task that was running when its
+process died; it runs again alone, in a process of its own.
+
+On each turn of its claim loop a child writes a byte to a socket: its beat. The socket is local, so beats go on while Redis is away.
+Over the same socket the pool tells it that definitions have changed: one process of a machine looks at their files for all.
 """
 
 import contextlib
@@ -489,7 +491,7 @@ class Pool:
 
 
 def of() -> list[str]:
-    """What a worker's command line says of whose it is: the file of its settings, if there is one."""
+    """The part of a worker's command line that tells people whose it is: the file of its settings, if there is one."""
     file = os.environ.get("NEARFETCH_CONFIG", "")
     return ["--of", file] if file else []
 

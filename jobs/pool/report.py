@@ -305,7 +305,7 @@ class Reporter:
         return round(time.monotonic() * 1000 + self._hub_ahead_ms)
 
     def _ask_hub(self, *commands: tuple[Any, ...]) -> None:
-        """Sends commands, and learns the hub's time by the way. It was taken between then and now, and is corrected by no more than that."""
+        """Sends commands, and learns the hub's time, which was read between the call and its reply: it is off by no more than that."""
         asked_ms = time.monotonic() * 1000
         *_, (seconds, micros) = map(value, send(self._hub, [*commands, ("TIME",)], []))
         now_ms = int(seconds) * 1000 + int(micros) // 1000

@@ -145,7 +145,7 @@ def skeleton(source: str, url: str, found: Guess) -> str:
 
 
 def _variables(url: str) -> list[tuple[str, bool]]:
-    """The names in a URL template, each with whether the URL needs a value; a query does without."""
+    """The names in a URL template, and for each whether the URL needs a value; it does not in a query."""
     found: dict[str, bool] = {}
     for variable in uritemplate.URITemplate(url).variables:
         for name in variable.variable_names:

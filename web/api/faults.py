@@ -174,7 +174,7 @@ class Faults:
             self._answers_since = now
         self._looked_at = now
         queued = self._publisher.queued
-        # A region reported in vain while the hub was away, and a gateway that has just started knows nothing of before.
+        # While the hub was away it got no reports of regions, and a gateway that has just started knows none.
         is_early = now - self._answers_since < SILENT_MS / 1000
         for name, state in states.items():
             of = of_region(state, queued.get(name))

@@ -2,7 +2,7 @@
 
     routes of web.app ── a ``_call`` in ``_paths``, its schemas in web.api.schemas, its headers in ``HEADERS``
 
-A route that stands in web.app and not here fails a test, and so does an answer that is not as it is said here.
+A test fails for a route of web.app that is not here, and for an answer that differs from what stands here.
 """
 
 from collections.abc import Iterable, Mapping

@@ -190,7 +190,7 @@ def _between(created_ms: int, trail: Trail, settled_ms: int | None) -> Trail:
 
 
 def _in_region(trail: Trail, region: str, result: contract.Result | None) -> list[Hop]:
-    # A bridge and a worker process do not know the hub's clock alike, but no task is claimed before it is bridged.
+    # A bridge and a worker process know the hub's clock a little differently, but no task is claimed before it is bridged.
     bridged_ms = min([trail.bridged_ms, *(one.started_ms for one in trail.attempts[:1])])
     hops = [Hop("bridged", bridged_ms, region)] if trail.bridged_ms else []
     last: Sequence[Attempt] = trail.attempts[-1:]

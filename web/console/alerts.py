@@ -78,7 +78,7 @@ def _faults(found: Sequence[Fault]) -> Html:
 
 
 def _line(one: Fault) -> list[Child]:
-    """What is wrong, with whom, and since when."""
+    """What is wrong, where, and since when."""
     about: list[Child] = []
     if one.region:
         about.append((" in ", tag("a", one.region, href="/regions")))

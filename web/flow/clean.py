@@ -122,8 +122,8 @@ class Cleaner:
     def cancel(self, request: str, tasks: Sequence[tuple[str, str]], deadline_ms: int, left_ms: int) -> None:
         """Tells the regions to drop these tasks, which the hub has ended already.
 
-        ``tasks``: (id, region) of each; ``deadline_ms``: until when they may live (hub ms), at most, and ``left_ms``: how
-        long that is from now. If too much is kept already, the cancel is dropped, and the tasks run in vain.
+        ``tasks``: (id, region) of each; ``deadline_ms``: their latest deadline (hub ms); ``left_ms``: how long that is from
+        now. If too much is kept already, the cancel is dropped, and the tasks run although nobody waits for them.
         """
         with self._changed:
             if self._kept >= KEPT_MAX:

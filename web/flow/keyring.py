@@ -4,7 +4,7 @@ While the hub is away the last keys count; without the hub no call gets anything
 ended get their answers: ``ended`` gets a test of keys each second.
 
 Gateways tell each other by the same round trip how many clients wait with a key that has a limit of them. So a wait costs the hub
-nothing, and a limit holds for all gateways together but for what came or went within the last two seconds.
+nothing, and a limit holds for all gateways together, except for clients that came or went within the last two seconds.
 """
 
 import contextlib

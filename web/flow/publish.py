@@ -156,7 +156,7 @@ class Publisher:
     def declare(self, region: str) -> None:
         """Declares the queues of a region that was added, and opens its channel, if the broker is reached now.
 
-        Call it again while ``serves`` denies it: the broker may be away, or may refuse.
+        Call it again while ``serves`` is false: the broker may be away, or may refuse.
         """
         connection = self._connection
         if connection is not None and self._down is None:

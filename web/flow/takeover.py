@@ -44,7 +44,7 @@ HEALTHY_SECONDS: Final = 1.0  # the same while nothing can become wrong so soon,
 CALM_SECONDS: Final = 2.0  # the same while no source has a standby
 LEASE_MS: Final = 2_000
 SOME: Final = 200  # tasks of a region that are looked at in one turn; the next one begins when the broker has confirmed
-AGAIN_SECONDS: Final = 1.0  # until a walk begins again after something was sent in vain
+AGAIN_SECONDS: Final = 1.0  # until a walk begins again: the hub or the broker may be away
 WALK_SECONDS: Final = 5.0  # between two walks through all open tasks of a region
 
 log = logs.get("takeover")

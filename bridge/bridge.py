@@ -45,7 +45,7 @@ AWAY, BROKER_AWAY = "region-redis-away", "region-rabbitmq-away"
 SILENT: Final = "RabbitMQ is away: it does not answer"
 # By the broker: a code, and a text that begins with its name.
 CLOSED: Final = re.compile(r"""\(?\d{3}\)?,? ['"]([A-Z_]+ - .+?)['"]?\)?$""")
-WRAPPED: Final = re.compile(r"\w+Error\(\d+, '([^']+)'\)")  # the text of an error of the system, in that of another one
+WRAPPED: Final = re.compile(r"\w+Error\(\d+, '([^']+)'\)")  # a system error's text inside that of another error
 ASK_TICKS: Final = 2  # of EVERY_SECONDS, between two questions how long the queues are
 CLOSE_SECONDS: Final = 2.0  # for the broker's answer when the connection is closed
 STOP_SECONDS: Final = 5.0  # for the last acks

@@ -30,7 +30,7 @@ Receipt = TypeVar("Receipt")
 
 
 class Durable(Generic[Receipt]):
-    """Calls ``settle`` in its own thread, with receipts in order and with None, or with why they may not be durable."""
+    """Calls ``settle`` in its own thread, with the receipts in order, and with None or the reason why they may not be durable."""
 
     def __init__(
         self, client: redis.Redis, name: str, settle: Callable[[list[Receipt], Exception | None], None]

@@ -23,7 +23,7 @@ from pika.spec import Basic
 from regions import connect, logs
 
 UNANSWERED_SECONDS: Final = 3.0  # a broker that owes an answer for longer hangs
-MISSING_SECONDS: Final = 3.5  # for which messages may be ready of which none comes; then the channel is opened anew
+MISSING_SECONDS: Final = 3.5  # how long messages may be ready without one coming; then the channel is opened anew
 JOB_BYTES: Final = 2_000  # that a job takes in Redis in addition to its message
 OUTCOMES: Final = ("received", "acked", "given_back", "rejected")
 RECEIVED, ACKED, GIVEN_BACK, REJECTED = range(len(OUTCOMES))
@@ -135,7 +135,7 @@ def cost(delivery: Delivery) -> int:
 
 
 class Lane:
-    """One queue. ``came`` is called for each delivery, ``changed`` when the lane begins or stops to consume."""
+    """One queue. ``came`` is called for each delivery, ``changed`` when the lane begins or stops consuming."""
 
     def __init__(
         self, queue: str, prefetch: int, ioloop: IOLoop, *, came: Callable[[], None], changed: Callable[[], None]
@@ -196,7 +196,7 @@ class Lane:
             self._changed()
 
     def want(self, wanted: bool) -> None:
-        """Starts or stops to consume, as soon as possible."""
+        """Starts or stops consuming, as soon as possible."""
         self._wanted = wanted
         inbox = self.inbox
         if inbox is None or not inbox.channel.is_open or self._closed_reason:

@@ -35,7 +35,7 @@ class Metrics:
         self._late += messages
 
     def samples(self) -> Iterator[Sample]:
-        """All of it. How many messages wait at the broker is as the bridge has asked last."""
+        """All figures. The number of messages at the broker is the answer to the bridge's last question."""
         region, status = (self._region,), self._report.status
         yield "nearfetch_hop_seconds", ("bridge", self._region), tuple(self._took)
         yield "nearfetch_bridge_durable_seconds", region, tuple(self._durable.took)

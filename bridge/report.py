@@ -22,8 +22,8 @@ EVERY_SECONDS: Final = 5.0  # between two measurements
 STATUS_SECONDS: Final = 2.0  # between two reports; two that are missing are a reason for a takeover (web.flow.takeover)
 LOCAL_SECONDS: Final = 1.0  # the same while the region's Redis is away
 SAMPLES: Final = 5
-FITS_MS: Final = 3.0  # to what was measured before: then one sample is enough
-WEIGHT: Final = 0.25  # of that sample
+FITS_MS: Final = 3.0  # an answer this close to what was measured before is enough alone
+WEIGHT: Final = 0.25  # of such an answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ def less_monotonic_ms(now_ms: Callable[[], int], known_ms: float | None = None) 
     """How far a server's clock is ahead of the monotonic one, in ms.
 
     It is the median of a few answers. Each is assumed to be given half a round trip after the request. If the first one fits
-    to ``known_ms``, what was found before, no other is asked for, and it moves that a little.
+    ``known_ms``, the result before, no other is asked for, and the new result is a little nearer to this answer.
     """
     samples: list[float] = []
     for _ in range(SAMPLES):

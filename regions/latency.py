@@ -47,5 +47,5 @@ class Latency:
 
 
 def uneven(seconds: float) -> float:
-    """Half to one and a half times this pause. Looks at even pauses could meet a server that stands still for even times always at its best."""
+    """A pause of half to one and a half times this one. With equal pauses, all looks could fall between the stalls of a server."""
     return seconds * random.uniform(0.5, 1.5)

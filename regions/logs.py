@@ -122,7 +122,7 @@ class Once:
     """
 
     def __init__(self, seconds: float = REPEATED_SECONDS, most: int = CAUSES_MAX) -> None:
-        """``most`` causes are known at a time; others, of which clients may make any number, are told as one."""
+        """``most`` causes are known at a time; further ones, which clients can make in any number, are logged as one."""
         self._seconds, self._most = seconds, most
         self._told: dict[str, _Told] = {}
         self._lock = threading.Lock()

@@ -15,14 +15,14 @@ Hub (central Redis)
     nf:holdings              string  the gateway whose turn it is to check what regions hold
     nf:takeover              hash    regions that lose their tasks to standbys, and why (web.hub.takeover)
     nf:takeover:turn         string  the gateway whose turn it is to decide that
-    nf:ask:{request}         hash    the messages of its tasks whose sources have a standby, to ask that; until its deadline (web.flow.takeover)
+    nf:ask:{request}         hash    the messages of those tasks that a standby may take over, until its deadline (web.flow.takeover)
     nf:out:{region}          stream  what a region reports; the consumer group of the gateways reads it
     nf:region:{region}       hash    the last status of each of the region's parts, one field for each part
     nf:told:{region}         list    what happened to the region, the latest 100 events (web.hub.events)
     nf:waiting               hash    the gateways: how many clients wait there with each API key that has a limit of them (web.hub.keys)
     nf:gateways              hash    the gateways: when each spoke last, and its last starts (hub ms; web.hub.gateways)
     nf:faults:turn           string  the gateway that notes those events
-    nf:regions               zset    regions by when a gateway last had a file of them (hub ms; web.flow.served)
+    nf:regions               zset    regions, by the time when a gateway last had their file (hub ms; web.flow.served)
     nf:accepting             zset    requests that are not accepted yet, by the end of their lease (hub ms)
     nf:due                   zset    "{request}/{task}" by deadline + grace (hub ms)
     nf:open:{region}         zset    "{request}/{task}" of unfinished tasks, by the time of accept (hub ms)
@@ -235,7 +235,7 @@ def trail_field(task: str, region: str) -> str:
 
 
 def ask(request: str) -> str:
-    """The hash on the hub with what asks a standby for a request's tasks."""
+    """The hash on the hub with the messages that ask a standby for a request's tasks."""
     return f"nf:ask:{request}"
 
 

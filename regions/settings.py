@@ -113,8 +113,8 @@ class Bridge(Struct, frozen=True, forbid_unknown_fields=True):
 class Dashboard(Struct, frozen=True, forbid_unknown_fields=True):
     """rq-dashboard. ``redis_url`` names a Redis user that can't change jobs; without ``password`` it does not start.
 
-    With ``operator_password`` there is an operator, too, who deletes jobs as the Redis user of ``operator_redis_url``, and has the
-    gateway at ``gateway_url`` (else ``gateway.public_url``) asked again. ``url``: where people reach it, when that is not its host
+    With ``operator_password`` there is also an operator. This role deletes jobs, as the Redis user of ``operator_redis_url``, and
+    requeues them, by the gateway at ``gateway_url`` (else ``gateway.public_url``). ``url``: where people reach it, when that is not its host
     and port.
     """
 

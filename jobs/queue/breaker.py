@@ -44,7 +44,7 @@ class Breakers:
         self._client = client
 
     def slow(self, host: str, seconds: float) -> None:
-        """The host asked not to be fetched for so long; an hour at most is kept."""
+        """The host asked to be left alone for this time, of which an hour at most counts."""
         self._call(SLOW, host, ms=int(min(seconds, SLOW_MAX_SECONDS) * 1000))
 
     def delay(self, host: str, seconds: float) -> None:

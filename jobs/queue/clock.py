@@ -1,4 +1,4 @@
-"""The region's clock: its Redis's own, less the steps that somebody made that take. It never jumps.
+"""The region's clock: the time of its Redis, without the steps that somebody made it take. It never jumps.
 
     a script ── TIME + nf:clock ──> now_ms                    the same for all callers (clock.lua)
     jobs.queue.script.send ── the time that the caller expects ──> a script that finds another one refuses, before it does anything

@@ -58,7 +58,7 @@ class Turns(Protocol):
         """
 
     def slow(self, url: str, seconds: float) -> None:
-        """The host of an address asked to be left alone for so long."""
+        """The host of an address asked to be left alone for this time."""
 
     def delay(self, url: str, seconds: float) -> None:
         """The host of an address asks for this time between two fetches. A turn that was granted before is not used."""
@@ -108,7 +108,7 @@ class TurnClient:
 
 
 class Turn:
-    """One execution's turns. ``host``: of which its claim took a turn; ``waited_ms``: how long that took."""
+    """One execution's turns. ``host``: the one of which its claim took a turn; ``waited_ms``: how long it waited for turns."""
 
     def __init__(
         self, turns: TurnClient, task: str, execution: str, host: str, waited_ms: float, *, is_in_trouble: bool = False

@@ -40,7 +40,7 @@ LEASE_MS: Final = 5_000
 BAR_MS: Final = 60_000
 WINDOW_SECONDS: Final = 60.0
 SURPLUS_SHARE: Final = 0.25  # of a region's room: this much unwanted data within a minute bars it
-CLIENTS_SHARE: Final = 0.5  # of maxclients: from here on it is counted whose they are
+CLIENTS_SHARE: Final = 0.5  # of maxclients: if there are more, they are counted by region
 CLIENTS_BYTES_SHARE: Final = 0.1  # the same for clients' buffers, of maxmemory
 # Buffers with which no region is barred, however low maxmemory is: it may have been lowered.
 CLIENTS_BYTES_MIN: Final = 4_000_000
@@ -110,7 +110,7 @@ class Holdings:
             forget = scripts.FORGET.command(held=map(names.held, list(self._regions)))
             regions = list(self._regions)
             look = _look_commands(regions)
-            # Whoever did all at the last look mostly does so at this one: then it is one round trip.
+            # The gateway that did everything at the last look mostly does so at this one: then it is one round trip.
             asked = [hold, forget, ("HGETALL", names.BARRED), *(look if self._is_mine else [])]
             is_mine, forgot, barred, *seen = send(self._client, asked, [scripts.HOLD, scripts.FORGET])
             value(forgot)

@@ -1,4 +1,4 @@
-"""Waits until the hub has an accepted request in its file; only then a 202 may be said.
+"""Waits until the hub has an accepted request in its file; only then may a 202 be sent.
 
 While an fsync is pending, Redis answers before it writes (``regions.durability``), and forgets that when it is killed. So the
 hub is asked again and again how far it has written, and whether it still has the request: it may have been restarted.

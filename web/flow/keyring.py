@@ -25,15 +25,15 @@ from web.hub.keys import NO_LIMITS, Board, Key, KeyLimits, Scope
 from web.hub.redis import Hub, HubUnavailable
 
 EVERY_SECONDS: Final = 1.0
-SOON_MS: Final = 3 * 86_400_000  # how long before its end a key is told, at most
-SOON_SHARE: Final = 1 / 3  # of its life: one that lives for an hour is not told from its beginning
+SOON_MS: Final = 3 * 86_400_000  # how long before its end a key is reported, at most
+SOON_SHARE: Final = 1 / 3  # of its life: one that lives for an hour is not reported from its beginning
 CHALLENGE: Final = ("WWW-Authenticate", 'Bearer realm="nearfetch"')
 
 log = logs.get("keys")
 
 
 class Keyring:
-    """Answers whose a call is. Used by all threads.
+    """Says to which tenant and key a call belongs. Used by all threads.
 
     ``waiting`` has, of each part of the gateway that lets clients wait, how many wait with each key; the parts change them.
     """

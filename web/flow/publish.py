@@ -32,7 +32,7 @@ from web.hub.faults import RESTARTS, Found, Queued
 LOOK_SECONDS: Final = 2.0  # between two questions how long the queues are
 UNANSWERED_SECONDS: Final = 3.0  # a broker that owes their answer for longer hangs
 NOT_FOUND: Final = 404
-FULL_SECONDS: Final = 5.0  # for how long a message that a queue refused is told
+FULL_SECONDS: Final = 5.0  # for how long a fault says that a queue refused a message
 LOST_SECONDS: Final = 60.0  # for which losses are counted
 SLOW_SECONDS: Final = 0.25  # to answer one question, three times in a row
 SLOW_LOOKS: Final = 3

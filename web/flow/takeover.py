@@ -88,7 +88,7 @@ class Takeover:
         return region, Moved(home=home, to=region, why=records[home].reason, asked=(region,))
 
     def _well_and_ready(self, entry: Entry, away: str) -> str:
-        """The first region of a source that can run it now, besides one that can't; "" if there is none."""
+        """The first region of a source, other than ``away``, that can run it now; "" if there is none."""
         assert entry.definition is not None
         regions, records = entry.definition.regions(entry.region), self.records
         if away not in regions:

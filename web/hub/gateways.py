@@ -16,7 +16,7 @@ from regions.script import send, value
 from regions.settings import Settings
 from web.hub.faults import RESTARTS, RESTARTS_MS, Found
 
-LOST_MS: Final = 6_000  # a gateway that has said nothing for so long is lost
+LOST_MS: Final = 6_000  # a gateway that has said nothing for this long is lost
 FORGET_MS: Final = 600_000
 STARTS_MAX: Final = 10
 
@@ -76,7 +76,7 @@ def faults_of(gateways: Mapping[str, Gateway], now_ms: int) -> list[Found]:
             found.append(
                 Found("gateway-away", f"a gateway was lost: {name} says nothing any more", part=f"gateway {name}")
             )
-        # One that stops in peace forgets its starts: so each but the first one known is a restart.
+        # A gateway that stops when it is asked to removes its starts. So each start that is left, but the first, is a restart.
         restarts = sum(now_ms - at_ms <= RESTARTS_MS for at_ms in one.starts_ms[1:])
         if restarts >= RESTARTS:
             message = f"a gateway starts again and again: it was restarted {restarts} times in a minute on {name}"

@@ -28,7 +28,7 @@ from web.hub import ids
 
 HOURS: Final = 24  # that are shown, with the current one
 HOUR_SECONDS: Final = 3_600
-MINUTES: Final = 5  # whose tasks p95 is of; the current one comes in addition
+MINUTES: Final = 5  # p95 is that of the tasks in these minutes and in the current one
 AHEAD_MS: Final = 120_000  # by how much a region's clock may be ahead of the hub's
 OCTAVE: Final = 8  # buckets of durations between one and its double: a bound is at most 9 % above a duration
 TOOK_MAX_MS: Final = 3_600_000

@@ -1,4 +1,4 @@
-"""Reads the query of a call, and its Prefer header. All faults of a query are told at once."""
+"""Reads the query of a call, and its Prefer header. All faults of a query are reported at once."""
 
 import re
 from collections.abc import Collection

@@ -141,7 +141,7 @@ class Recall:
         return page, page[-1].id if len(page) == wanted.limit else end
 
     def _not_in_history(self, wanted: Wanted) -> tuple[list[View], str | None]:
-        """The latest requests that the history lacks: one more than a page has, if there are so many.
+        """The latest requests that the history lacks: one more than a page has, if there are that many.
 
         The second is the last request looked at, if more are listed than one search reads.
         """

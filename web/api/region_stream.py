@@ -27,7 +27,7 @@ from web.hub.redis import HubUnavailable
 EVERY_SECONDS: Final = 1.0
 CLIENTS_MAX: Final = 200  # of one gateway
 CLIENTS_OF_KEY_MAX: Final = 50  # of these, so that no key takes all
-# What says nothing new by itself: statuses come every 2 s.
+# Members that change with each status, every 2 s, and are no news by themselves.
 AGES: Final = frozenset({"reported_at", "age_seconds", "offset_ms", "redis_used", "redis_ms"})
 
 View = Mapping[str, Any]

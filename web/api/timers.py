@@ -1,4 +1,4 @@
-"""When to read for waiting clients without news. Not for several threads at once."""
+"""When to read for waiting clients without news. Only one thread may use them."""
 
 import heapq
 import math

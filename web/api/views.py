@@ -118,7 +118,7 @@ def accepted_headers(view: View, base: str) -> list[tuple[str, str]]:
 
 
 def finished(view: View, base: str, seconds: float) -> Answer:
-    """200 with the finished request, for a client that waited for up to so many seconds."""
+    """200 with the finished request, for a client that waited for up to this many seconds."""
     applied = ("Preference-Applied", f"wait={seconds:g}")
     return Answer(200, request_body(view, base), [JSON, applied, ("Cache-Control", "no-store")])
 

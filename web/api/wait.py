@@ -103,8 +103,7 @@ class Waiters:
         self._takers: dict[str, Waiter] = {}  # by request: the waiter that takes its one result
         self._count = 0
         self.by_key: Counter[str] = Counter()  # of the counted, those with an API key
-        # Waiters that are due, in one of these each. A turn takes some of each of them: whoever is served in one crowds out
-        # nobody in another.
+        # Waiters that are due; each is in one of these. A turn serves some of each kind, so that none crowds out another.
         self._calls: dict[Waiter, Why] = {}  # synchronous requests
         self._due: dict[Waiter, Why] = {}
         self._bulk: dict[Waiter, Why] = {}

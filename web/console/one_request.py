@@ -30,7 +30,7 @@ from web.hub.faults import Fault
 from web.hub.view import START, STATE_ONLY, TaskView, View
 
 SHOWN_MAX: Final = 6  # tasks whose way is shown without being chosen
-# What a task did until a hop: in words, and its colour. After one that tells a wait, it waited (``_did``).
+# What a task did until a hop: in words, and its colour. After a hop that says that it waits, it waited (``_did``).
 UNTIL: Final = {
     "accepted": ("accepted", "publish"),
     "confirmed": ("to RabbitMQ", "publish"),
@@ -45,7 +45,7 @@ UNTIL: Final = {
 }
 WAITS: Final = ("waited", "joined")
 NOW: Final = "now"
-# What a task does since its last hop; since others it waits for a worker.
+# What a task does since its last hop; after any other hop it waits for a worker.
 SINCE: Final = {
     "accepted": ("to RabbitMQ", "publish"),
     "confirmed": ("waiting for its region's bridge", "queued"),
@@ -175,7 +175,7 @@ def _tasks(view: View, told: Sequence[Told], chosen: str) -> Html:
 
 
 def _holding(view: View, faults: Iterable[Fault]) -> Html:
-    """What may hold the tasks that have not ended: what is wrong with their regions, their sources and the hub. Others are not told of."""
+    """What may hold the tasks that have not ended: what is wrong with their regions, their sources and the hub. Other faults are left out."""
     waiting = [task for task in view.tasks if task.status in ("queued", "running")]
     regions, sources = {task.region for task in waiting}, {None, *(task.source for task in waiting)}
     found = [

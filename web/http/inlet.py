@@ -32,7 +32,7 @@ ACCEPT_AT_ONCE: Final = 64
 BEAT_SECONDS: Final = 0.5  # how often deadlines are checked
 CALM_SECONDS: Final = 2.0  # the same while there is no connection; no deadline is so soon
 END_SECONDS: Final = 5.0  # how long a stop waits for the thread
-FULL_SECONDS: Final = 5.0  # for how long a lack of room is told
+FULL_SECONDS: Final = 5.0  # for how long a lack of room is reported
 WARN_SECONDS: Final = 60.0  # between two equal warnings
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 

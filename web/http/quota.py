@@ -45,7 +45,7 @@ class Quota:
             return ""
 
     def begin_peak(self) -> None:
-        """Forgets the peak: it is what is held now."""
+        """Begins a new peak, with what is held now."""
         with self._lock:
             self.peak = self.held
 

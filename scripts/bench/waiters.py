@@ -1,12 +1,12 @@
 """Clients that wait on one gateway process, half with event streams and half with long polls: 50,000, then all get news.
 
-    run ─ here     the clients, in processes of their own, since each process may have so many open files only
+    run ─ here     the clients, in processes of their own, since a process may have only a limited number of open files
         ─ health   /healthz, for longer than the 15 s after which each stream gets a comment
         ─ release  the page server answers, and each client must hear of the very task that it waits for
         ─ leave    they all hang up at once, and memory is given back
 
 The page server holds every page back, so there is no news until it releases them. Where the limit of open files permits the
-gateway fewer clients, so many are measured, and the figures say so.
+gateway fewer clients, that many are measured, and the figures say so.
 """
 
 import multiprocessing

@@ -228,7 +228,7 @@ def _policies(settings: Settings, found: Inside, common: dict[str, str]) -> Iter
     mend, is_fine = policy_command(settings), True
     for queue, _, _ in topology.queues(settings.region):
         if queue not in found.policies:
-            continue  # that it lacks is told elsewhere
+            continue  # a missing queue is reported elsewhere
         falls = policy.wrong_in(queue, found.policies[queue], mend)
         is_fine = is_fine and not falls
         for fall in falls:

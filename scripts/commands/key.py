@@ -93,7 +93,7 @@ def key() -> None:
     help="Requests a second that it may make.",
 )
 @click.option("--open-tasks", type=click.IntRange(0), metavar="N",
-              help="Tasks that may wait or run at once, and stand before another tenant's; 1000 by default, 0 is any number.")  # fmt: skip
+              help="Tasks that may wait or run at once; 1000 by default, 0 for any number.")  # fmt: skip
 @click.option(
     "--bytes-kept", type=click.IntRange(0), default=0, metavar="N", help="Bytes of results that the hub may keep."
 )

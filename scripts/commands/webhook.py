@@ -75,7 +75,7 @@ def list_webhooks(state: str | None, tenant: str | None, most: int, as_json: boo
 def resend(requests: Sequence[str], is_failed: bool, tenant: str | None, data: Path | None) -> None:
     """Has webhooks called again, under the same webhook-id, also those that were delivered.
 
-    Ends with 0, 1 when some are not known or their requests have not ended, 2 for wrong usage, 3 when the hub is away.
+    Ends with 0 when all are due again, 1 when some are not known or their requests have not ended, 2 for wrong usage, 3 when the hub is away.
 
     \b
     nearfetch webhook resend 01M87RTYV9Y5XD88GQ9E7T7S17

@@ -225,7 +225,7 @@ class Channel(Entry):
 
 
 def _element(*names: str, is_text: bool = False) -> Callable[[Parts], Any]:
-    """A function to the first element with one of these names that is not empty.
+    """A function that finds the first element with one of these names that is not empty.
 
     With ``is_text`` an element needs a text; otherwise a child element (an image) is enough.
     """

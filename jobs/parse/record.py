@@ -323,7 +323,7 @@ def _sought_folded(seek: Seek) -> Get:
 
 
 def _matches(spec: Value) -> Callable[[Any], list[str]]:
-    """A function to all matches of a field's pattern in one text (its group 1, if it has one)."""
+    """A function that finds all matches of a field's pattern in one text (its group 1, if it has one)."""
     compiled = pattern.compiled(spec.re)
     group = 1 if compiled.groups else 0
     fold = folder(spec)

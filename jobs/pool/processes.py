@@ -252,7 +252,7 @@ class Pool:
         self._wake()
 
     def _have_changed(self) -> None:
-        """Definitions have."""
+        """Definitions have changed: tells the processes."""
         self._has_news = True
         self._wake()
 

@@ -288,7 +288,7 @@ def _is_calm(seen: Observation, state: State) -> bool:
 
 
 def _says_nothing(decided: Decided, found: Look) -> bool:
-    """Whether a decision need not be written: the last one is young and says the same but for averages, and all is calm."""
+    """Whether a decision need not be written: the last one is recent and says the same except for averages, and all is calm."""
     last, new = found.decided, decided.state
     if last is None or not _is_calm(found.seen, new) or found.seen.at - last.state.load.at >= WRITE_SECONDS:
         return False

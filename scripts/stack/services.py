@@ -23,10 +23,10 @@ from scripts.stack.probes import broker as broker_answers
 from scripts.stack.probes import mongo
 
 RABBITMQ_BIN: Final = Path("/usr/lib/rabbitmq/bin")  # the wrapper in sbin drops the environment
-STREAM_NODE_BYTES: Final = 512  # a stream of few entries takes so much, by default 4,096; a request has one of its own
+STREAM_NODE_BYTES: Final = 512  # what a stream of few entries takes, by default 4,096; a request has one of its own
 HASH_VALUE_BYTES: Final = 2_048  # a hash of short values, by default 64 bytes, is one piece of memory: jobs, ledgers
-# How often Redis looks after itself; 10 by default, which costs an idle one half as much again. A wait ends up to 0.25 s late by it,
-# of which clients bear 0.5 s.
+# How often Redis looks after itself; 10 by default, which costs an idle one half as much again. A wait may end 0.25 s late,
+# and clients allow 0.5 s.
 REDIS_HZ: Final = 4
 MEMORY_BYTES: Final = 400_000_000  # of RabbitMQ; above it, it takes no more messages
 DISK_FREE_BYTES: Final = 50_000_000  # of RabbitMQ's disk; below it, the same

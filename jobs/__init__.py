@@ -4,7 +4,7 @@
     worker                              one worker process
     task                                one task's life
     answers | queue | fetch | parse     kept answers; the region's Redis; to the source and back; a page read into records
-    page                                a page, as authors' code sees it; html5 corrects what browsers read in another way
+    page                                a page, as authors' code sees it; html5 corrects trees that browsers would read differently
     definition                          what a source's file says
     text                                what texts and JSON values mean
     contract | memory                   what crosses a process; how memory is shared out

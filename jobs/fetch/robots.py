@@ -47,7 +47,8 @@ class Robots:
             rules = self._read(origin, request, get)
         if (seconds := rules.crawl_delay(agent)) and (is_new or granted <= until - KEPT_SECONDS):
             delay(seconds)
-        if is_new:  # after the delay, so that a thread that uses these rules has a turn with the delay, or an older turn
+        # After the delay, so that a thread that uses these rules has a turn with the delay, or an older turn.
+        if is_new:
             self._keep((origin, request.egress), rules)
         if not rules.can_fetch(request.url, agent):
             host = urlsplit(request.url).hostname

@@ -77,7 +77,8 @@ class Places:
             now = self._clock()
             gone = {id(job) for job, at in self._waiting if now - at >= WAITS_SECONDS}
             is_full = len(self._waiting) + len(self._running) >= HELD * self._threads
-            if is_full and len(self._running) < self._threads:  # threads are free, but none of the waiting jobs may run: make room for others
+            # Threads are free, but none of the waiting jobs may run now: room is made for others.
+            if is_full and len(self._running) < self._threads:
                 hosts = Counter(_host(job) for job, _ in self._waiting)
                 ((most, count),) = hosts.most_common(1)
                 gone.update([id(job) for job, _ in self._waiting if _host(job) == most][count // 2 :])

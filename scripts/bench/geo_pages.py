@@ -230,5 +230,5 @@ class _Words:
         self._draw = draw
 
     def text(self, count: int) -> str:
-        """This many words."""
+        """As many words."""
         return " ".join(self._draw.choices(self._words, cum_weights=self._weights, k=count))

@@ -21,7 +21,8 @@ AHEAD_MS: Final = 120_000  # how far a status may be ahead of the hub's clock; w
 REFUSED_SHOWN_MS: Final = 600_000  # how long after the last refused entry a region's status shows it
 RUNBOOKS: Final = "/runbooks"  # the page of the gateway with a section for each fault
 
-SILENT: Final = ("region-down", "region-bridge-away", "region-workers-away")  # such a region may have reported, but the hub did not take it
+# Such a region may have reported, and the hub did not take it.
+SILENT: Final = ("region-down", "region-bridge-away", "region-workers-away")
 UNREPORTED_SECONDS: Final = 1.0  # a bridge that consumes no more says so within this time
 GONE: Final = "no bridge is alive: RabbitMQ knows no consumer"
 SLOW_MS: Final = 100.0  # a Redis that takes longer to answer is slow

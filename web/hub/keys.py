@@ -29,7 +29,8 @@ Scope = Literal["read", "submit", "admin"]
 SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)
 NAME: Final = r"^[\w.@ -]{1,64}$"
 TENANT: Final = r"^[a-z0-9][a-z0-9_-]{0,31}$"
-OPEN_TASKS: Final = 1_000  # of a key that is made without this limit: no more of its tasks can stand before another tenant's
+# Of a key that is made without this limit: no more of its tasks can stand before another tenant's.
+OPEN_TASKS: Final = 1_000
 ID_CHARACTERS, SECRET_CHARACTERS = 8, 32
 TOLD_MS: Final = 5_000  # for how long the waiting clients of a gateway count after its last word
 TEXT: Final = re.compile(rf"nf_([0-9a-z]{{{ID_CHARACTERS}}})_([0-9A-Za-z]{{{SECRET_CHARACTERS}}})")

@@ -22,7 +22,8 @@ from web.hub import keys
 SECONDS: Final = 12 * 3600  # a working day
 MAX: Final = 1_000
 TOKEN_BYTES: Final = 32
-TOKEN: Final = re.compile(rf"([0-9a-z]{{{keys.ID_CHARACTERS}}})\.([\w-]{{43}})", re.ASCII)  # 43 characters: TOKEN_BYTES in base64
+# 43 characters are TOKEN_BYTES in base64.
+TOKEN: Final = re.compile(rf"([0-9a-z]{{{keys.ID_CHARACTERS}}})\.([\w-]{{43}})", re.ASCII)
 
 
 def begin(client: redis.Redis, key: str) -> str:

@@ -1,7 +1,9 @@
 """The output of a run: a line for each fault, a bar on a terminal, the summary, and the same as JSON."""
 
+import re
 import sys
 import time
+from pathlib import Path
 from statistics import median
 from typing import Any, Final, TextIO
 
@@ -11,6 +13,8 @@ from scripts.chaos.verdict import VIOLATIONS, Verdict, p99
 
 BAR: Final = 24
 SHOWN: Final = 20  # for each kind of violation
+SHOWN_LINES: Final = 40  # of the logs
+ID: Final = re.compile(r"[0-9A-HJKMNP-TV-Z]{24,}")  # of a request or a task
 
 
 class Report:
@@ -60,8 +64,19 @@ class Report:
             self._has_bar = False
 
 
-def summary(plan: Plan, history: History, verdict: Verdict) -> list[str]:
-    """The lines at the end."""
+def logged(folder: Path, verdict: Verdict) -> list[str]:
+    """The first lines of the logs that name a request or a task of a violation, since the logs go with the stack."""
+    violations: list[str] = [one for name in VIOLATIONS for one in getattr(verdict, name)]
+    ids = {found for one in violations for found in ID.findall(one)}
+    lines = []
+    for file in sorted(folder.glob("*.log")) if ids else ():
+        with file.open(encoding="utf-8", errors="replace") as log:
+            lines += [f"{file.stem}: {line.rstrip()}" for line in log if any(found in line for found in ids)]
+    return lines[:SHOWN_LINES]
+
+
+def summary(plan: Plan, history: History, verdict: Verdict, log_lines: list[str]) -> list[str]:
+    """The lines at the end. ``log_lines``: what the logs say of violations."""
     share = 100 * verdict.obliged / verdict.promised if verdict.promised else 0.0
     exempt = verdict.promised - verdict.obliged
     refused = len(history.refused) + history.refused_without_id
@@ -97,11 +112,12 @@ def summary(plan: Plan, history: History, verdict: Verdict) -> list[str]:
         lines += [f"{name}: {one}" for one in found_ones[:SHOWN]]
         if len(found_ones) > SHOWN:
             lines.append(f"{name}: … and {len(found_ones) - SHOWN} more")
+    lines += [f"log         {one}" for one in log_lines]
     lines.append("FAILED: " + "; ".join(verdict.faults) if verdict.faults else "passed")
     return lines
 
 
-def as_json(plan: Plan, history: History, verdict: Verdict) -> dict[str, Any]:
+def as_json(plan: Plan, history: History, verdict: Verdict, log_lines: list[str]) -> dict[str, Any]:
     """The summary, for programs."""
     return {
         "seed": plan.seed,
@@ -136,6 +152,7 @@ def as_json(plan: Plan, history: History, verdict: Verdict) -> dict[str, Any]:
             for window in sorted(history.windows, key=lambda one: one.began)
         ],
         **{name: getattr(verdict, name) for name in VIOLATIONS},
+        "log": log_lines,
     }  # fmt: skip
 
 

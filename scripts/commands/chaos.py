@@ -30,6 +30,7 @@ def chaos(seed: int, tasks: int, minutes: float, kinds: list[str], *, scaled: bo
         stack.start()
         shown.start()
         history, verdict = run.run(stack, made, shown)
+        log_lines = report.logged(stack.data.path / "log", verdict)
     except (NotReady, NotStarted) as error:
         print(error, file=sys.stderr)
         return 1
@@ -39,7 +40,7 @@ def chaos(seed: int, tasks: int, minutes: float, kinds: list[str], *, scaled: bo
     finally:
         stack.stop(keep=keep)
     if as_json:
-        print(json.dumps(report.as_json(made, history, verdict), indent=1))
+        print(json.dumps(report.as_json(made, history, verdict, log_lines), indent=1))
     else:
-        print("\n".join(report.summary(made, history, verdict)))
+        print("\n".join(report.summary(made, history, verdict, log_lines)))
     return 1 if verdict.faults else 0

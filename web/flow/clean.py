@@ -34,7 +34,10 @@ from web.hub.redis import Hub, HubUnavailable
 AGAIN_SECONDS: Final = 1.0
 REFUSALS_AT_ONCE: Final = 200  # requests in one round trip
 CANCELS_AT_ONCE: Final = 1_000  # unconfirmed ones of a region; more would hold up accepts, which share the channel
+SHOWN: Final = 20  # requests in a log line
 KEPT_MAX: Final = 50_000  # tasks to take back or cancel; each takes about 300 bytes
+FINISH_SECONDS: Final = 3.0  # how long a gateway that ends tries to tell a hub that is away, or whose disk is slow
+FINISH_AGAIN_SECONDS: Final = 0.1
 CANCEL_ROOM_MS: Final = 5_000  # how much longer a region keeps the mark of a cancel than its task may live
 
 log = logs.get("clean")
@@ -142,14 +145,19 @@ class Cleaner:
         return 0.0
 
     def _finish(self) -> None:
-        """Tries everything once more, whether it is due or not."""
+        """Tries everything once more, whether it is due or not, and refusals until the hub has them: nobody else knows of them."""
+        give_up = time.monotonic() + FINISH_SECONDS
         try:
             for lane in self._lanes.values():
                 lane.again_at = 0.0
-            self._refuse_at = 0.0
             self._send_cancels()
-            while self._refuse_some():
-                pass
+            while self._refusals:
+                self._refuse_at = 0.0
+                if not self._refuse_some():
+                    if time.monotonic() >= give_up:
+                        log.warning("the hub was not told what was refused", requests=list(self._refusals)[:SHOWN])
+                        break
+                    time.sleep(FINISH_AGAIN_SECONDS)
         except Exception:
             log.exception("the last clean-up failed", kept=self._kept)
 

@@ -80,13 +80,32 @@ def test_a_refusal_that_is_in_the_hubs_file_is_told_no_more_though_an_fsync_is_p
     assert next(looks) == 3  # it was told twice
 
 
-def test_the_last_clean_up_asks_a_hub_that_is_away_once(half, hub_redis):
-    """It ends with what it could not tell, which the sweep of another gateway does when the accept's lease is over."""
-    cleaner = clean.Cleaner(half.hub, half.ledger, half.publisher)
-    cleaner.add(new_request())
+def test_the_last_clean_up_tells_a_hub_that_was_away(half, hub_redis):
+    """Nobody else knows of a refusal whose accept has got through."""
+    new, cleaner = new_request(), half.acceptor.cleaner
+    half.ledger.begin(new)
+    half.ledger.accept([new.id])
     hub_redis.running.signal(signal.SIGSTOP)
     try:
-        assert not cleaner._refuse_some()
+        cleaner.add(new)
+        until(lambda: half.hub.away, "the hub to be away")
+        stopping = threading.Thread(target=cleaner.stop)
+        stopping.start()
+        until(cleaner._loop.stopping.is_set, "it to be asked to stop")
+    finally:
+        hub_redis.running.signal(signal.SIGCONT)
+    stopping.join()
+    assert (state(half, new), cleaner.kept) == (b"refused", 0)
+
+
+def test_the_last_clean_up_does_not_wait_for_ever(half, hub_redis, monkeypatch):
+    monkeypatch.setattr(clean, "FINISH_SECONDS", 0.0)
+    cleaner = half.acceptor.cleaner
+    hub_redis.running.signal(signal.SIGSTOP)
+    try:
+        cleaner.add(new_request())
+        cleaner.stop()
+        assert not cleaner._loop.thread.is_alive()
     finally:
         hub_redis.running.signal(signal.SIGCONT)
     assert cleaner.kept == 1

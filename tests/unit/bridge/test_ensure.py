@@ -1,5 +1,6 @@
 """What bridges.ensure does where no bridge has to run: what it says, its lock, and the end of all that it started."""
 
+import fcntl
 import itertools
 import os
 import signal
@@ -11,8 +12,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bridge import heartbeat
+from bridge import ensure, heartbeat
 from bridge.ensure import RegionBridges, Report, Seen, end_kept
+from regions.process import Process
 from tests.waiting import until
 
 BRIDGE = """
@@ -41,10 +43,17 @@ class Beating:
         until(lambda: len(self.beats()) == len(self._running), "its heartbeat")
         return self._running[-1]
 
+    def bridges(self, *command: str) -> RegionBridges:
+        """The bridges of their region; without ``command`` each new one is such a process."""
+        words = list(command) or [sys.executable, "-c", BRIDGE, str(self.folder), "kept"]
+        return RegionBridges(self.folder, "fra", words, {})
+
     def beats(self) -> list[heartbeat.Beat]:
         return [beat for file in heartbeat.files(self.folder) if (beat := heartbeat.read(file)) is not None]
 
     def stop(self) -> None:
+        for beat in self.beats():
+            beat.process.signal(signal.SIGKILL)
         for one in self._running:
             one.kill()
             one.wait()
@@ -92,6 +101,75 @@ def test_of_bridges_that_were_started_here_the_youngest_that_consumes_stays(
         report = Report("fra")
         RegionBridges(beating.folder, "fra", ["/bin/false"], {})._retire(list(order), report)
         assert report.did == [f"told process {started[1 - stays]} to end: another bridge does its work"]
+
+
+# A command ends before the bridge that it started; a test does not.
+outlived = pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
+
+
+@outlived
+def test_a_supervised_and_a_kept_bridge_are_replaced_by_one(beating: Beating, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ensure, "SUPERVISOR_SECONDS", 0.0)
+    beating.start()
+    beating.start("kept")
+    report = beating.bridges().restart(60.0)
+    assert [text.split()[0] for text in report.did] == ["process", "started", "process"], report.did
+
+
+def test_where_a_supervised_bridge_gets_no_successor_the_others_stay(
+    beating: Beating, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ensure, "SUPERVISOR_SECONDS", 0.0)
+    beating.start()
+    beating.start()
+    assert not beating.bridges("/bin/false").restart(60.0).ok
+    assert sum(beat.alive for beat in beating.beats()) == 1
+
+
+@outlived
+def test_another_users_bridge_is_neither_waited_for_nor_said_to_have_ended(
+    beating: Beating, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = beating.start("kept").pid
+    monkeypatch.setattr(Process, "signal", refuse)
+    report = beating.bridges().restart(0.0)
+    assert report.did[1:] == [f"process {old} can't be signalled: it is another user's"]
+    monkeypatch.undo()
+    assert old in [beat.pid for beat in beating.beats()]
+
+
+def refuse(_process: Process, _number: int) -> None:
+    raise PermissionError
+
+
+def test_what_removed_its_heartbeat_after_the_look_was_dead(beating: Beating, monkeypatch: pytest.MonkeyPatch) -> None:
+    dead = beating.start("kept")
+    (beat,) = beating.beats()
+    dead.kill()
+    dead.wait()
+    bridges, seen = beating.bridges(), Seen(beating.folder / "gone", beat)
+    monkeypatch.setattr(bridges, "_look", lambda: [seen])
+    assert bridges._clear(Report("fra")) == ([seen], [])
+
+
+def test_a_command_leaves_no_beat_in_the_lock_that_it_gives_back(tmp_path: Path) -> None:
+    """It may live on for long, and the next holder's first beat comes a moment after the lock."""
+    lock = tmp_path / "fra.lock"
+    with RegionBridges(tmp_path, "fra", ["/bin/false"], {})._alone(Report("fra"), 0.0):
+        assert heartbeat.read(lock) is not None
+    assert heartbeat.read(lock) is None
+
+
+def test_a_hung_command_of_another_user_keeps_its_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    me, report = Process.own(), Report("fra")
+    with (tmp_path / "fra.lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.write(msgspec.json.encode(heartbeat.Beat(me.pid, me.started, heartbeat.boot(), -1e6)))
+        lock.flush()
+        monkeypatch.setattr(Process, "signal", refuse)
+        with RegionBridges(tmp_path, "fra", ["/bin/false"], {})._alone(report, 0.0) as mine:
+            assert not mine
+    assert not report.ok
 
 
 def test_only_the_owner_may_open_what_is_made(tmp_path: Path) -> None:

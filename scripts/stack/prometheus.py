@@ -131,7 +131,7 @@ def _lines() -> Iterator[str]:
         if name == "gateway-away":
             when = f"{when} or {GATEWAY_AWAY}"
         place = "{{ $labels.region }} {{ $labels.source }} {{ $labels.part }}{{ $labels.instance }}"
-        words = {one: f"{{{{ $labels.{one} }}}}" for one in ("region", "source", "part")}
+        words = {one: f"{{{{ $labels.{one} }}}}" for one in ("region", "source")}
         yield from _rule(
             name, kind.severity, when, HOLDS[kind.severity], f"{name}: {place}", kind.cost, kind.mend.format(**words)
         )

@@ -197,7 +197,7 @@ def test_every_metric_stands_in_the_document_as_it_is():
 
 def test_every_fault_stands_in_the_document_with_its_anchor():
     documented = table("operations.md", "fault")
-    general = {"region": "REGION", "source": "SOURCE", "part": "PART"}
+    general = {"region": "REGION", "source": "SOURCE"}
     assert documented == {
         f'<a id="{name}"></a>`{name}': [kind.severity, kind.cost, kind.mend.format(**general)]
         for name, kind in faults.KINDS.items()

@@ -159,4 +159,4 @@ def _runbook(name: str, kind: Kind, firing: Sequence[Fault]) -> Html:
 
 def general(mend: str) -> str:
     """What mends a fault, in general terms: without the name of a region or source."""
-    return mend.format(region="REGION", source="SOURCE", part="PART")
+    return mend.format(region="REGION", source="SOURCE")

@@ -34,8 +34,8 @@ Severity = Literal["page", "ticket"]
 class Kind(Struct, frozen=True):
     """What a fault costs (what clients notice) and what mends it. ``page`` wakes somebody, a ``ticket`` can wait for the day.
 
-    ``part``: what is broken; "" for a gateway, region or source. In it and in ``mend``, ``{region}``, ``{source}`` and ``{part}``
-    are the fault's own.
+    ``part``: what is broken; "" for a gateway, region or source. In it and in ``mend``, ``{region}`` and ``{source}`` are the fault's
+    own.
     """
 
     severity: Severity
@@ -383,7 +383,7 @@ def without_consequences(found: Iterable[Found]) -> list[Found]:
 
 def _fault(one: Found, since_ms: int) -> Fault:
     kind = KINDS[one.name]
-    words = {"region": one.region or "", "source": one.source or "", "part": one.part or ""}
+    words = {"region": one.region or "", "source": one.source or ""}
     part = one.part or kind.part.format(**words)
     return Fault(
         name=one.name,

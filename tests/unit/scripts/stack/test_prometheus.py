@@ -177,7 +177,7 @@ def annotations(name: str, place: dict[str, str]) -> dict[str, str]:
     kind = KINDS[name]
     summary = f"{name}: {place.get('region', '')} {place.get('source', '')} {place.get('part', '')}"
     summary += place.get("instance", "")
-    mend = kind.mend.format(**{"region": "", "source": "", "part": "", **place})
+    mend = kind.mend.format(**{"region": "", "source": "", **place})
     return {"summary": summary, "cost": kind.cost, "mend": mend, "runbook": f"docs/operations.md#{name}"}
 
 

@@ -234,9 +234,9 @@ def test_words_of_a_fault_are_filled_in_and_empty_where_there_are_none(name):
         book = Book()
         book.see(NOW, [Found(name, "x", **said)])
         (fault,) = book.faults
-        words = {word: said.get(word, "") for word in told}
+        words = {word: said.get(word, "") for word in ("region", "source")}
         assert fault.mend == KINDS[name].mend.format(**words)
-        assert (fault.part or "") == (words["part"] or KINDS[name].part.format(**words))
+        assert (fault.part or "") == (said.get("part") or KINDS[name].part.format(**words))
 
 
 def test_every_kind_is_whole():

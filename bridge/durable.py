@@ -79,9 +79,13 @@ class Durable(Generic[Receipt]):
             self._link.close()
 
     def run_once(self) -> None:
-        """Waits a moment for batches and settles those that arrived, all with one fence."""
+        """Waits a moment for batches and settles those that arrived, all with one fence.
+
+        Without a link it does not wait: ``_open`` has, and the bridge pauses until there is one.
+        """
         with self._wake:
-            self._wake.wait_for(lambda: self._waiting or self._is_doubted or self._stopping, IDLE_SECONDS)
+            if self._link is not None:
+                self._wake.wait_for(lambda: self._waiting or self._is_doubted or self._stopping, IDLE_SECONDS)
             batches, self._waiting, self._is_doubted = self._waiting, [], False
         if not batches:
             self._see_that_it_lives()

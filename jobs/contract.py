@@ -43,6 +43,11 @@ class UnknownVersion(ValueError):  # noqa: N818
         super().__init__(f"expected a {what} of version {VERSION - 1} to {VERSION + 1}, found {found!r}")
 
 
+# Longer ones would pass what Redis and floats can count to, and end the process that reads them.
+Ms = Annotated[int, Meta(ge=0, le=10**15)]
+Age = Annotated[float, Meta(ge=0, le=10**12)]
+
+
 class Task(Struct, frozen=True, kw_only=True):
     """One source of one request, as the gateway publishes it. Times are milliseconds since the epoch on the hub's clock."""
 
@@ -55,10 +60,10 @@ class Task(Struct, frozen=True, kw_only=True):
     url: str = ""  # the first address, expanded by the gateway
     host: str = ""  # its origin, whose turn the task needs
     definition: str = ""  # the hash of the definition at the gateway
-    accepted_ms: int
-    deadline_ms: int
-    expires_ms: int
-    max_age: float = 0.0
+    accepted_ms: Ms
+    deadline_ms: Ms
+    expires_ms: Ms
+    max_age: Age = 0.0
     sync: bool = False
     traceparent: str | msgspec.UnsetType = msgspec.UNSET  # as its client sent it (W3C Trace Context)
 
@@ -79,7 +84,7 @@ class Cancel(Struct, frozen=True, kw_only=True):
     v: int = VERSION
     task: str
     request: str
-    deadline_ms: int
+    deadline_ms: Ms
 
 
 class Timing(Struct, kw_only=True):

@@ -154,7 +154,7 @@ def test_a_stop_ends_the_wait_for_the_file(region_redis) -> None:
 def test_an_outage_is_waited_out_with_pauses_that_grow(region_redis, monkeypatch) -> None:
     pauses: list[int] = []
     monkeypatch.setattr(connect, "backoff_seconds", lambda failures: pauses.append(failures) or 0.01)
-    monkeypatch.setattr(durable, "IDLE_SECONDS", 0.05)  # it waits so long for a batch before it tries again, too
+    monkeypatch.setattr(durable, "IDLE_SECONDS", 0.05)  # between two looks at an idle link
     region_redis.crash()
     one = Settled(region_redis.url)
     for receipt in ("first", "second"):
@@ -168,6 +168,19 @@ def test_an_outage_is_waited_out_with_pauses_that_grow(region_redis, monkeypatch
         pauses.clear()
         region_redis.crash()
         until(lambda: not one.durable.is_open, "the loss, which nobody's batch has to find")
+    one.stop()
+
+
+def test_a_lost_connection_is_opened_again_whether_batches_come_or_not(region_redis, monkeypatch) -> None:
+    """The bridge pauses until it is open, so none come."""
+    tries: list[int] = []
+    monkeypatch.setattr(connect, "backoff_seconds", lambda failures: tries.append(failures) or 0.01)
+    monkeypatch.setattr(durable, "IDLE_SECONDS", 600.0)
+    region_redis.crash()
+    one = Settled(region_redis.url)
+    until(lambda: tries, "a try")
+    region_redis.running.start()
+    until(lambda: one.durable.is_open, "a connection")
     one.stop()
 
 

@@ -85,6 +85,13 @@ def test_neighbouring_versions_and_unknown_fields_are_read() -> None:
         ("task", contract.encode(a_task(region="nyc")), 'found one for "nyc"'),
         ("task", contract.encode(a_task(task="a:b")), 'found "a:b"'),
         ("task", contract.encode(a_task()).replace(b'"deadline_ms":2', b'"deadline_ms":"2"'), "deadline_ms"),
+        *[
+            ("task", contract.encode(a_task(**{field: odd})), field)
+            for field in ("accepted_ms", "deadline_ms", "expires_ms")
+            for odd in (-1, 10**16, 10**400)
+        ],
+        ("task", contract.encode(a_task(max_age=1e306)), "max_age"),
+        ("cancel", contract.encode(contract.Cancel(task="a", request="b", deadline_ms=10**16)), "deadline_ms"),
         ("cancel", contract.encode(contract.Cancel(v=9, task="a", request="b", deadline_ms=1)), "found 9"),
         (None, contract.encode(a_task()), 'found ""'),
         ("mail", contract.encode(a_task()), 'found "mail"'),

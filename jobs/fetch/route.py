@@ -180,7 +180,7 @@ class LookUps:
         resolve, host, port = key
         try:
             running.found = resolve(host, port)
-        except (OSError, UnicodeError) as error:
+        except Exception as error:  # noqa: BLE001 - a page chooses the name: its task fails, not this thread and its process
             running.found = error
         finally:
             with self._changed:

@@ -10,6 +10,17 @@ from jobs.fetch.exchange import Exchange
 from jobs.fetch.route import LookUps
 
 
+def test_whatever_a_look_up_raises_is_raised_where_the_name_was_asked_for():
+    """In its own thread it would end the process, and all its tasks."""
+
+    def resolve(_host: str, _port: int) -> list:
+        raise ValueError("embedded null character")
+
+    end = time.monotonic() + 60
+    with pytest.raises(ValueError, match="embedded null"):
+        LookUps().addresses(Exchange(None, end, lambda: False, end), resolve, "a.example", 80)
+
+
 def test_a_look_up_that_gets_no_thread_takes_nobodys_place(monkeypatch):
     found = [(socket.AF_INET, ("192.0.2.1", 80))]
     look_ups = LookUps()

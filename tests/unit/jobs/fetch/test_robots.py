@@ -3,9 +3,10 @@
 import time
 
 import pytest
+from protego import Protego
 
-from jobs.errors import BlockedAddress, HttpStatus
-from jobs.fetch.robots import Robots
+from jobs.errors import BlockedAddress, HttpStatus, TooLarge
+from jobs.fetch.robots import Robots, rules_in
 from jobs.page import Page, Request
 
 PAGE = Request(url="https://site.example/rows")
@@ -92,6 +93,45 @@ def test_no_more_hosts_are_kept_than_fit(monkeypatch):
     assert [url[8] for url in host.asked] == ["a", "b", "c"]
     host.check(robots, "https://a.example/rows")
     assert len(host.asked) == 4
+
+
+def robots_txt(agents: int, rules: int, between: str = "") -> str:
+    """A group of so many user agents and rules."""
+    return "".join(f"User-agent: a{one}\n{between}" for one in range(agents)) + "".join(
+        f"Disallow: /{one}\n" for one in range(rules)
+    )
+
+
+@pytest.mark.parametrize(
+    "between", ["", "\n", "# no rule\n", "Sitemap: https://site.example/\n", "disallowed\n", "x\n"]
+)
+def test_a_robots_txt_whose_rules_would_fill_the_memory_is_refused(between):
+    """Its rules count once for each of its user agents."""
+    host = Host(body=robots_txt(400, 300, between).encode())
+    with pytest.raises(TooLarge, match=r"robots.txt of https://site.example:443 with at most 100000 rules"):
+        host.check(Robots())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        robots_txt(30, 40),
+        robots_txt(30, 40, "Crawl-delay: 1\n"),
+        robots_txt(3, 4) * 5,
+        "USER AGENT: a\nuser-agent b\nUserAgent: c\nallow : /\nAllow:/a$\n\nUser-agent: *\nDisallow:\n",
+    ],
+)
+def test_no_rule_is_left_out_of_the_count(text):
+    made = sum(len(rules._rules) for rules in Protego.parse(text)._user_agents.values())
+    assert made <= rules_in(text) + text.count("$") * 3
+
+
+def test_no_more_rules_are_kept_than_fit(monkeypatch):
+    monkeypatch.setattr("jobs.fetch.robots.KEPT_RULES_MAX", 2)
+    host, robots = Host(), Robots()  # one rule each
+    for name, kept in (("a", 1), ("b", 2), ("b", 2), ("c", 1), ("a", 2)):
+        host.check(robots, f"https://{name}.example/rows")
+        assert len(robots._known) == kept
 
 
 def test_without_a_crawl_delay_no_turn_is_asked_to_wait():

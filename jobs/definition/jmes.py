@@ -12,7 +12,8 @@ from jmespath import exceptions, functions
 from jmespath.visitor import Options, TreeInterpreter
 
 Find = Callable[[Any], Any]
-FAILED: Final = (exceptions.JMESPathError, RecursionError, TypeError, ValueError)  # errors of evaluating an expression
+# Errors of evaluating an expression; the last one by ceil(1e999).
+FAILED: Final = (exceptions.JMESPathError, RecursionError, TypeError, ValueError, OverflowError)
 
 
 class _Functions(functions.Functions):

@@ -54,7 +54,12 @@ def nodes(root: Any, wanted: str, warnings: list[str]) -> list[Any]:
 
 def from_javascript(text: str) -> Any:
     """The first object or list in JavaScript. Raises ValueError, and RecursionError for too deep nesting."""
-    return chompjs.parse_js_object(_defined(text), loader_kwargs=_LOADER)
+    return _mended(chompjs.parse_js_object(_defined(text), loader_kwargs=_LOADER), text)
+
+
+def _mended(found: Any, text: str) -> Any:
+    """What was found in a text, without the lone surrogates that escapes in it may have made."""
+    return values.mended(found) if "\\u" in text else found
 
 
 def _defined(text: str) -> str:
@@ -94,7 +99,7 @@ def _read(text: str, name: str, warnings: list[str]) -> list[Any]:
         except (ValueError, RecursionError):
             pass  # JavaScript, not JSON
     try:
-        found: list[Any] = list(chompjs.parse_js_objects(_defined(text), loader_kwargs=_LOADER))
+        found: list[Any] = _mended(list(chompjs.parse_js_objects(_defined(text), loader_kwargs=_LOADER)), text)
     except (ValueError, RecursionError):
         found = []
     if not found:

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from jobs import memory
 from jobs.definition.model import Csv
-from jobs.errors import DecodeFailed, ParseFailed, TooLarge
+from jobs.errors import DecodeFailed, ParseFailed, TaskError, TooLarge
 from jobs.parse.warnings import Warnings
 from jobs.text import pattern
 
@@ -26,6 +26,10 @@ _PIECE_BYTES: Final = 65_536
 _PIECE_CHARACTERS: Final = 65_536
 _READ_BYTES: Final = 8  # memory for a character of the current record: four bytes, in a buffer that doubles
 _CELL_BYTES: Final = 160  # memory for a cell and its place in a row
+_MEMBER: Final = b"PK\x01\x02"  # how an entry of a zip's directory begins
+_MEMBER_BYTES: Final = 500  # memory for such an entry
+# zipfile unpacks the others by whole pieces: 64 KB of bzip2 may become gigabytes before anybody counts them.
+_METHODS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _LINE_END: Final = re.compile(r"[\r\n]\n?")
 _NEWLINE: Final = re.compile(r"\r\n?|\n")
 _LINE: Final = re.compile(r"[^\r\n]*+(?:\r\n?|\n)|[^\r\n]++")
@@ -251,14 +255,19 @@ def text_rows(text: str, expression: str) -> Iterator[dict[str, Any]]:
 
 def member(body: bytes, name: str, max_bytes: int) -> bytes:
     """The first member of a zip whose name matches ``name`` (``*.csv``). Raises DecodeFailed, TooLarge."""
+    memory.reserve(body.count(_MEMBER) * _MEMBER_BYTES, "the directory of a zip")
     try:
         with zipfile.ZipFile(io.BytesIO(body)) as archive:
             for info in archive.infolist():
                 if not info.is_dir() and fnmatch.fnmatch(info.filename.lower(), name.lower()):
+                    if info.compress_type not in _METHODS:
+                        raise ValueError(f"{info.filename} packed by method {info.compress_type}, not deflated")
                     with archive.open(info) as opened:
                         return _read(opened, name, max_bytes)
             shown = ", ".join(info.filename for info in archive.infolist()[:8])
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, OSError, ValueError) as error:
+    except TaskError:
+        raise
+    except Exception as error:  # a broken archive leads zipfile to errors of many kinds
         raise DecodeFailed(f"expected a zip with {name} in it, found: {error}") from error
     raise DecodeFailed(f"expected a zip with {name} in it, found {shown or 'an empty one'}")
 

@@ -192,16 +192,17 @@ def _valid_utf8(body: Candidates, following: int) -> Decoded:
     if max(here.score, other.score) < GOOD:
         name, best = body.best(text)
         may_be = f", or {name}" if best.score >= GOOD and name != declared.encoding.name else ""
-    if FAULT in other_text or (
-        here.score > other.score + BETTER / 2 and (is_usual or here.score >= other.score + MUCH_BETTER)
-    ):
+    is_better = here.score > other.score + BETTER / 2 and (is_usual or here.score >= other.score + MUCH_BETTER)
+    whole = None
+    if FAULT not in other_text and not is_better:
+        memory.reserve(len(body.bytes) * RECODED, f"a body in {declared.label}")
+        whole = with_few_faults(body.bytes, declared.encoding, is_declared=True)
+    if whole is None:
         return Decoded(
             body.bytes,
             UTF_8,
             f"{declared.place} says {declared.shown}, and the bytes may be utf-8{may_be} too: it was read as utf-8",
         )
-    memory.reserve(len(body.bytes) * RECODED, f"a body in {declared.label}")
-    whole = declared.encoding.decode(body.bytes)
     return made(
         whole,
         declared.encoding.name,

@@ -53,6 +53,17 @@ def test_warnings_come_with_the_result(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("expression", "body"), [("ceil(a)", b'{"a": 1e999}'), ("floor(to_number(a))", b'{"a": "inf"}')]
+)
+def test_a_number_too_large_for_an_expression_is_null_and_a_warning(tmp_path, expression, body):
+    parsed = parse(tmp_path, HEAD + f"[fields]\na = '{expression}'\nb = 'a'", body)
+    assert parsed.rows[0]["a"] is None
+    assert parsed.warnings == [
+        f'row 1: a: expected a value that "{expression}" accepts, found "cannot convert float infinity to integer"'
+    ]
+
+
+@pytest.mark.parametrize(
     ("body", "message"),
     [
         (b'{"a": 1} x', "Extra data"),

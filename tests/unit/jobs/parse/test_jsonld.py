@@ -7,7 +7,7 @@ import pytest
 from jobs.page import parse_html
 from jobs.parse import jsonld
 from jobs.parse.source import Source
-from tests.unit.describing import define, page, parse
+from tests.unit.describing import define, page, parse, rows
 
 
 def nodes(*scripts: str, wanted: str = "A") -> tuple[list, list[str]]:
@@ -136,6 +136,16 @@ def test_circular_references_end():
     assert len(found) == 30
     assert len(json.dumps(found)) < 3_000_000
     assert found[0]["next"]["next"]["@id"] == "#2"
+
+
+def test_half_a_character_in_javascript_is_no_text(tmp_path):
+    """Results have no bytes for it."""
+    head = "[rows]\neach = [SELECTOR]\n[fields]\na = {}"
+    for selector, script in (
+        ("{xpath = '//script', parse = 'json'}", r"<script>var d = {a: '\ud83dx\u00e9'};</script>"),
+        ("{jsonld = 'Thing'}", r"<script type='application/ld+json'>{'@type': 'Thing', a: '\ud83dx\u00e9'}</script>"),
+    ):
+        assert rows(tmp_path, head.replace("SELECTOR", selector), script) == [{"a": "\ufffdxé"}]
 
 
 def test_undefined_in_javascript_is_null(tmp_path):

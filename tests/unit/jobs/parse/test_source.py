@@ -2,13 +2,16 @@
 
 import gzip
 import io
+import math
 import zipfile
 
 import pytest
 
 from jobs.errors import Blocked, DecodeFailed, HttpStatus, Internal, ParseFailed, RateLimited, TooLarge
+from jobs.memory import Budget
 from jobs.page import Page
 from jobs.parse.source import Source
+from jobs.task.execution import never
 from regions.faults import Faults
 from tests.unit.describing import define, parse, rows, shop
 
@@ -215,10 +218,29 @@ def test_archive(tmp_path):
     assert rows(tmp_path, head + "archive = '*.csv'", packed.getvalue()) == [{"a": "1", "b": "ü"}]
     with pytest.raises(DecodeFailed, match=r"read\.me"):
         rows(tmp_path, head + "archive = '*.xml'", packed.getvalue())
-    with pytest.raises(DecodeFailed):
-        rows(tmp_path, head + "archive = '*.csv'", b"no zip")
+    nameless = io.BytesIO()
+    with zipfile.ZipFile(nameless, "w") as archive:
+        archive.writestr(zipfile.ZipInfo(""), "x")
+    for broken in (b"no zip", nameless.getvalue()):
+        with pytest.raises(DecodeFailed):
+            rows(tmp_path, head + "archive = '*.csv'", broken)
     with pytest.raises(TooLarge):
         rows(tmp_path, head + "archive = '*.txt'\n[limits]\nmax_bytes = 1000000", packed.getvalue())
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_an_archive_whose_size_would_be_known_too_late_is_refused(tmp_path, method):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", method) as archive:
+        archive.writestr("rows.csv", "a,b\n1,2\n")
+    with pytest.raises(DecodeFailed, match=rf"rows\.csv packed by method {method}, not deflated"):
+        rows(tmp_path, "format = 'csv'\narchive = '*.csv'\n", packed.getvalue())
+
+
+def test_memory_is_reserved_for_an_archives_directory_before_it_is_read(tmp_path):
+    directory = (b"PK\x01\x02" + bytes(42)) * 300_000
+    with Budget(300_000_000, 64).share(math.inf, never), pytest.raises(TooLarge, match="the directory of a zip"):
+        rows(tmp_path, "format = 'csv'\narchive = '*.csv'\n", directory)
 
 
 def test_charset_of_a_definition_comes_first(tmp_path):

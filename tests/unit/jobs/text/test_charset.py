@@ -17,6 +17,14 @@ CHINESE = "这是一个中文网页、我们在这里为大家提供最新的新
 KOREAN = "이것은 한국어 웹페이지입니다. 매일 새로운 소식을 전해 드립니다."
 
 
+@pytest.mark.parametrize("faults", [400, 110_000])
+def test_a_charset_that_fits_only_the_beginning_is_not_the_one(faults):
+    body = "é ".encode() * 400 + "Á ".encode() * faults
+    decoded = decode(body, "text/html; charset=big5")
+    assert (decoded.encoding, decoded.utf8) == ("utf-8", body)
+    assert decoded.warning == "the header says big5, and the bytes may be utf-8 too: it was read as utf-8"
+
+
 @pytest.mark.parametrize(
     ("body", "header", "override", "text"),
     [

@@ -22,6 +22,7 @@ from typing import Final
 import msgspec
 
 from jobs.definition.catalog import Entry
+from jobs.worker.fork_server import environment
 from jobs.worker.stop import follow_parent
 from regions import logs
 from regions.settings import ROOT
@@ -88,10 +89,8 @@ class Examiner:
 
     def _examine(self, left: deque[Entry]) -> None:
         """Examines sources in one process, until all are done or one of them ends the process."""
-        # The process needs no settings, and an author's code must not see secrets.
-        environ = {key: value for key, value in os.environ.items() if not key.startswith("NEARFETCH")}
         pipe = subprocess.PIPE
-        with subprocess.Popen(COMMAND, cwd=ROOT, env=environ, stdin=pipe, stdout=pipe) as process:
+        with subprocess.Popen(COMMAND, cwd=ROOT, env=environment(), stdin=pipe, stdout=pipe) as process:
             self._process = process
             if self._is_stopping:
                 process.kill()
@@ -128,7 +127,10 @@ class Examiner:
 
 def died(entry: Entry, code: int) -> str:
     """The fault of a source that ended the process that examined it."""
-    how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    try:
+        how = signal.Signals(-code).name
+    except ValueError:  # most real-time signals have no name
+        how = f"exit code {code}" if code >= 0 else f"signal {-code}"
     return f"{entry.path.with_suffix('.py').name}: expected to be loaded, found that its process was ended by {how}"
 
 

@@ -111,9 +111,9 @@ class Slot:
     failures: int = 0
     not_before: float = 0.0
 
-    def hold_off(self, child: Child, now: float) -> float:
-        """How many seconds the place waits after this child: longer after several short lives. Sets ``not_before``."""
-        self.failures = 0 if now - child.started >= STEADY_SECONDS else self.failures + 1
+    def hold_off(self, started: float, now: float) -> float:
+        """How many seconds the place waits after a child of that age: longer after several short lives. Sets ``not_before``."""
+        self.failures = 0 if now - started >= STEADY_SECONDS else self.failures + 1
         delay: float = random.uniform(0.5, 1) * min(BACKOFF_MAX_SECONDS, 0.1 * 2 ** min(self.failures, 10))
         self.not_before = now + delay
         return delay
@@ -322,29 +322,36 @@ class Pool:
         return False
 
     def _start(self, slot: Slot) -> None:
+        """Starts a process in its place. If the system has no descriptor, process or memory for it, the place waits."""
         kind = "worker" if slot.kind == "normal" else slot.kind
         name = f"{self._region.name}.{kind}.{slot.number}.{secrets.token_hex(3)}"
-        ours, theirs = (one.detach() for one in socket.socketpair())
-        os.set_blocking(ours, False)
-        page = self._metrics.pages.take()
-        process: subprocess.Popen[bytes] | Forked
         try:
-            if slot.kind == "normal":
-                process = self._spawn(name, theirs, page)
-            else:
-                process = self._fork_server.start(
-                    name, theirs, slot.kind, page, clock_of(self._client).ahead_of_boot_ms
-                )
-        except BaseException:
-            os.close(ours)
-            self._metrics.pages.give_back(page)
-            raise
-        finally:
-            os.close(theirs)
-        slot.child = Child(name, process, ours, time.monotonic(), page)
+            child = slot.child = self._begun(slot.kind, name)
+        except OSError as error:
+            now = time.monotonic()
+            delay = slot.hold_off(now, now)
+            log.error("can't start a worker", worker=name, error=str(error), retry_in_seconds=round(delay, 2))
+            return
         self._metrics.starts.add(slot.kind)
-        log.info("started a worker", worker=name, pid=process.pid)
+        log.info("started a worker", worker=name, pid=child.process.pid)
         self._reporter.now()
+
+    def _begun(self, kind: Kind, name: str) -> Child:
+        """A new process. Leaves nothing behind if it can't be started."""
+        ours, theirs = socket.socketpair()
+        with theirs, contextlib.ExitStack() as undo:
+            undo.enter_context(ours)
+            ours.setblocking(False)
+            page = self._metrics.pages.take()
+            undo.callback(self._metrics.pages.give_back, page)
+            process: subprocess.Popen[bytes] | Forked
+            if kind == "normal":
+                process = self._spawn(name, theirs.fileno(), page)
+            else:
+                ahead_ms = clock_of(self._client).ahead_of_boot_ms
+                process = self._fork_server.start(name, theirs.fileno(), kind, page, ahead_ms)
+            undo.pop_all()
+        return Child(name, process, ours.detach(), time.monotonic(), page)
 
     def _spawn(self, name: str, beat: int, page: int) -> subprocess.Popen[bytes]:
         ahead_ms = clock_of(self._client).ahead_of_boot_ms
@@ -421,7 +428,7 @@ class Pool:
                 )
                 self._leaving.append(replace(slot))
                 slot.child = None
-                slot.hold_off(child, time.monotonic())
+                slot.hold_off(child.started, time.monotonic())
                 self._metrics.deaths.add("stuck")
 
     def _check_memory(self) -> None:
@@ -433,7 +440,11 @@ class Pool:
         most_mb, draining = self._region.workers.memory_mb, {(slot.kind, slot.number) for slot in self._leaving}
         children = {slot.child.process.pid: slot for slot in (*self._slots, self._urgent) if slot.child is not None}
         children.pop(0, None)  # not forked yet
-        sizes = self._residents.resident_bytes(children)
+        try:
+            sizes = self._residents.resident_bytes(children)
+        except OSError as error:  # no descriptor is free
+            log.warning("can't look at the memory of the workers", error=str(error))
+            return
         self._metrics.memory_bytes = sum(sizes.values())
         for pid, size in sizes.items():
             slot, memory_mb = children[pid], size // 1_000_000
@@ -450,7 +461,7 @@ class Pool:
             child.process.send_signal(signal.SIGTERM)
             self._leaving.append(replace(slot))
             slot.child = None
-            slot.hold_off(child, self._memory_read)
+            slot.hold_off(child.started, self._memory_read)
             self._metrics.deaths.add("too_large")
 
     def _remove(self, slot: Slot, child: Child) -> None:
@@ -474,7 +485,7 @@ class Pool:
         if slot.kind == "normal":
             self._lost, self._death = self._lost + 1, f"{child.name} ended with {code}"
             self._deaths.append(time.monotonic())
-        delay = slot.hold_off(child, time.monotonic())
+        delay = slot.hold_off(child.started, time.monotonic())
         if not child.is_killed:
             self._metrics.deaths.add("crashed")
         log.error("a worker died", worker=child.name, code=code, restart_in_seconds=round(delay, 2))

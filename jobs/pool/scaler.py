@@ -110,7 +110,7 @@ def look(client: redis.Redis, region: str, threads: int, name: str = "", report:
     )
     now_ms, leader, alive, decided, wish, waiting, running, ended, hold, times = reply
     clock_of(client).note(now_ms, asked_ms)
-    pools = {key.decode(): _pool.decode(text) for key, text in zip(alive[::2], alive[1::2], strict=True)}
+    pools = {key.decode(): _report_of(text) for key, text in zip(alive[::2], alive[1::2], strict=True)}
     began = [when for text in times if (when := _when(text.decode())) is not None]
     at = now_ms / 1000
     seen = Observation(
@@ -342,6 +342,14 @@ def _when(text: str) -> float | None:
         return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
     except ValueError:
         return None
+
+
+def _report_of(text: bytes) -> Pool:
+    """A pool's report. One that another version wrote may have keys that are not known here: such a pool counts without processes."""
+    try:
+        return _pool.decode(text)
+    except msgspec.MsgspecError:
+        return Pool(0, 0, Scale())
 
 
 def _read(decoder: Any, text: bytes | None) -> Any:

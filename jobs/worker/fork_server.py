@@ -56,7 +56,7 @@ def needed(settings: Settings, region: Region) -> Settings:
 
 
 def environment() -> dict[str, str]:
-    """The environment of a worker process, without our settings. Those come over its standard input."""
+    """The environment of a process that runs authors' code: without our settings. A worker gets its own over its standard input."""
     return {key: value for key, value in os.environ.items() if not key.startswith("NEARFETCH")}
 
 
@@ -193,7 +193,8 @@ class ForkServer:
         """Starts the fork server, so that it is ready when it is needed."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
-        with theirs:
+        with theirs, contextlib.ExitStack() as undo:
+            undo.enter_context(ours)  # closes it if no process can be started
             self._process = subprocess.Popen(
                 [
                     *self._command,
@@ -210,6 +211,7 @@ class ForkServer:
                 stdin=subprocess.PIPE,
                 pass_fds=[theirs.fileno(), self._meters],
             )
+            undo.pop_all()
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError), self._process.stdin as stdin:
             stdin.write(msgspec.json.encode(self._settings))

@@ -81,8 +81,8 @@ class Pages:
         """The number of a page that no living process has."""
         if self._free:
             return self._free.pop()
+        os.ftruncate(self.descriptor, (self._count + 1) * PAGE)
         self._count += 1
-        os.ftruncate(self.descriptor, self._count * PAGE)
         return self._count - 1
 
     def give_back(self, number: int) -> None:

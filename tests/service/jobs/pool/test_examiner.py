@@ -163,6 +163,7 @@ def test_only_what_changed_is_compiled(folder, examined):
     [
         ("import time; time.sleep(600)", "was ended by SIGKILL"),
         ("import os; os._exit(3)", "was ended by exit code 3"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGRTMIN + 1)", f"was ended by signal {signal.SIGRTMIN + 1}"),
         ("import atexit, time; atexit.register(time.sleep, 600)", ""),
     ],
 )

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from jobs.pool import scaler
 from jobs.pool.day import COLUMNS
 from jobs.pool.scaler import CALM_SECONDS, LOOK_SECONDS, Pool, Processes, Scaler, look
-from regions import logs, names, settings
+from regions import connect, logs, names, settings
 from scripts.cli import main
 from scripts.commands.options import WRONG_USAGE
 from tests.service.working import REGION, enqueue, task
@@ -180,6 +180,14 @@ def test_pools_with_another_table_are_named(files, region_redis, monkeypatch, ca
         first.run_once()
         second.run_once()
     assert said == [("pools have another [scale] than the one that decides", ["b"])]
+
+
+def test_a_pool_of_another_version_is_counted_though_its_report_can_not_be_read(pool, region_redis):
+    report = json.dumps({"ready": 2, "processes": 2, "scale": {"min": 1, "new": 7}})
+    now_ms = connect.redis_now_ms(region_redis.client)
+    region_redis.client.hset(names.POOLS, "newer:1", f"{now_ms} {report}")
+    pool.run_once()
+    assert json.loads(region_redis.client.get(names.SCALE))["shares"].keys() == {"here:1", "newer:1"}
 
 
 def test_a_pool_whose_turn_is_over_writes_nothing_and_goes_by_what_the_other_decided(pool, region_redis):

@@ -1,5 +1,7 @@
 """A pool and its processes: one that can't be started leaves nothing behind, and all are told of changed definitions."""
 
+import errno
+import os
 import sys
 from pathlib import Path
 
@@ -17,17 +19,45 @@ def descriptors() -> set[Path]:
     return set(Path("/proc/self/fd").iterdir())
 
 
-def test_a_process_that_can_not_start_leaves_no_descriptor_and_gives_its_page_back():
+@pytest.mark.parametrize("kind", ["normal", "urgent"])
+def test_a_process_that_can_not_start_leaves_no_descriptor_and_gives_its_page_back(kind):
+    """The pool goes on: its place waits, longer each time."""
     region = Region(name="fra")
     pool = Pool(Settings(region={"fra": region}), region, ("/nowhere/python",))
     with pool._waker, pool._woken:
-        before, slot = descriptors(), Slot(1)
-        for _ in range(3):
-            with pytest.raises(FileNotFoundError):
-                pool._start(slot)
+        before, slot = descriptors(), Slot(1, kind)
+        for failures in (1, 2, 3):
+            pool._start(slot)
+            assert (slot.child, slot.failures) == (None, failures)
+            assert slot.not_before > 0
         assert descriptors() == before
-    assert slot.child is None
     assert pool._metrics.pages.take() == 0
+
+
+def test_a_process_for_whose_counts_there_is_no_memory_leaves_no_descriptor(monkeypatch):
+    region = Region(name="fra")
+    pool = Pool(Settings(region={"fra": region}), region, (sys.executable, "-c", ECHO))
+
+    def refuse(_descriptor: int, _size: int) -> None:
+        raise OSError(errno.ENOSPC, "no memory")
+
+    monkeypatch.setattr(os, "ftruncate", refuse)
+    with pool._waker, pool._woken:
+        before = descriptors()
+        pool._start(Slot(1))
+        assert descriptors() == before
+
+
+def test_a_pool_that_can_not_look_at_its_processes_memory_goes_on(monkeypatch):
+    region = Region(name="fra")
+    pool = Pool(Settings(region={"fra": region}), region, (sys.executable, "-c", ECHO))
+
+    def refuse(_folder) -> None:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    with pool._waker, pool._woken:
+        monkeypatch.setattr(os, "scandir", refuse)
+        pool._check_memory()
 
 
 def test_a_process_is_told_once_that_definitions_have_changed():

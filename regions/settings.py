@@ -319,11 +319,12 @@ class _Reader:
 
     def file(self, path: Path) -> dict[str, Any]:
         try:
-            data = toml.read(path)
+            text = toml.text_of(path)
+            data = toml.parse(path, text)
         except Faults as faults:
             self.faults += faults.faults
             return {}
-        self.texts[path] = path.read_text(encoding="utf-8")
+        self.texts[path] = text
         return data
 
     def struct(self, kind: type[Struct], data: Any, path: Path, prefix: tuple[str, ...]) -> dict[str, Any]:

@@ -15,10 +15,19 @@ Path_ = tuple[str | int, ...]
 
 def read(path: Path) -> dict[str, Any]:
     """Parses a file. Raises ``Faults``, with the file's name and line, when it can't be read or is not TOML."""
+    return parse(path, text_of(path))
+
+
+def text_of(path: Path) -> str:
+    """The text of a file. Raises ``Faults`` when it can't be read."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise Faults([Fault(path.name, None, "", f"expected a readable UTF-8 file, found: {error}")]) from error
+
+
+def parse(path: Path, text: str) -> dict[str, Any]:
+    """Parses the text of a file. Raises ``Faults``, with the file's name and line, when it is not TOML."""
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

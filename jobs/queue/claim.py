@@ -9,7 +9,7 @@
 
 The fence: finish, retry and give_back do nothing for an execution that RQ's registry of started jobs no longer holds.
 
-Times come from TIME inside the scripts: an argument would be from before the wait for a job. RQ's scores of started jobs
+Scripts ask for the region's time themselves: an argument would be from before the wait for a job. RQ's scores of started jobs
 lie far ahead, since RQ fails what it finds overdue, and no key of an execution expires, since RQ forgets what did.
 """
 

@@ -213,8 +213,8 @@ class Home:
             with self._changed:
                 way, is_waiting = self._way, self._waiting is not None
             for link in () if way is None else (way.results, *(way.file,) * (not is_waiting)):
-                if link.fileno() >= 0:
-                    poll.register(link, select.POLLIN)
+                if (descriptor := link.fileno()) >= 0:  # asked once: the other thread may close it at any time
+                    poll.register(descriptor, select.POLLIN)
             if is_waiting:  # the other connection is idle soon
                 until = min(until, now + FILE_MS / 1000)
         found = poll.poll(None if until == math.inf else max(0.0, until - now) * 1000)

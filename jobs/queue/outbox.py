@@ -21,6 +21,7 @@ from typing import Final
 import redis
 
 from jobs.contract import Outcome
+from jobs.queue.clock import TURN_MS
 from jobs.queue.home import Home, Shipment, Started
 from jobs.queue.script import load
 from regions import logs, names
@@ -36,7 +37,6 @@ PART_BYTES: Final = 250_000  # of one of them
 ORPHAN_SECONDS: Final = 3.0
 LOOK_SECONDS: Final = 1.0
 PAGE: Final = 1_000  # entries of the outbox read at once, in few bytes: a frame can be 5 MB
-TURN_MS: Final = 5_000
 AT_ONCE_BYTES: Final = 16_000  # of frames: an idle connection takes them without a wait
 GATHER_SECONDS: Final = 0.01  # for which results of a busy process gather: each batch wakes half a dozen processes
 

@@ -43,8 +43,8 @@ class Stop:
         """
         now = time.monotonic()
         if signum == RETIRE:
-            self.is_unhurried = self.asked is None
-            self.asked = self.asked or now
+            if self.asked is None:
+                self.asked, self.is_unhurried = now, True
         elif self.asked is None or self.is_unhurried:
             self.asked, self.is_unhurried = now, False
         elif now - self.asked >= SECOND_SIGNAL_SECONDS:

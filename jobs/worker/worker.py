@@ -118,6 +118,7 @@ class Worker(BaseWorker):
         self._failures = 0
         self._is_told = beat is not None and stat.S_ISSOCK(os.fstat(beat).st_mode)
         self._refreshed, self._are_limits_told = 0.0, True
+        self._refreshing = threading.Lock()
         self._looked, self._is_due = 0.0, False
         self._not_running: set[str] = set()
         self._not_held: set[str] = set()
@@ -238,12 +239,13 @@ class Worker(BaseWorker):
 
     def _refresh(self) -> None:
         """Reads changed definitions, and tells the region's Redis their limits."""
-        self._refreshed = time.monotonic()
-        if self._runner.refresh():
-            self._are_limits_told = False
-        if not self._are_limits_told:
-            tell_limits(self._client, self._runner.limits())
-            self._are_limits_told = True
+        with self._refreshing:  # else of two threads the one with the older limits might be the last to tell them
+            self._refreshed = time.monotonic()
+            if self._runner.refresh():
+                self._are_limits_told = False
+            if not self._are_limits_told:
+                tell_limits(self._client, self._runner.limits())
+                self._are_limits_told = True
 
     def _hear(self) -> None:
         """Looks at definitions whenever the pool says that some have changed, until that ends."""

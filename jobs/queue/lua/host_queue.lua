@@ -10,7 +10,7 @@
 -- needs: queue, urgent, suspects, scheduled
 -- uses: hosts, place, iso
 -- constants: TURNS, TRY_MS, HOST, ROUNDS, LINE, WAITING_MAX, ROOM_MS, HOSTS, JOB, JOB_DEADLINE, JOB_DEATHS, JOB_SOURCE,
---   KEEP_MS
+--   KEEP_MS, HOST_TTL_MS
 
 local has_waiting = false
 
@@ -88,6 +88,7 @@ local function sweep(name, host)
   if now_ms - host.swept < 1000 then return end
   host.swept = now_ms
   redis.call("HSET", HOST .. name, "swept", now_ms)
+  redis.call("PEXPIRE", HOST .. name, HOST_TTL_MS)
   for _, id in ipairs(redis.call("ZRANGE", TURNS .. name, 0, -1)) do
     local status = redis.call("HGET", JOB .. id, "status")
     if status ~= "started" and status ~= "queued" then host.busy = host.busy - redis.call("ZREM", TURNS .. name, id) end

@@ -439,6 +439,7 @@ def test_the_turn_of_a_deleted_job_is_found(client, region_redis):
     client.delete(names.rq_job(ids[0]))
     (job,) = until(lambda: worker.claim(3).jobs, "the next one")
     assert job.task == ids[1]
+    assert 0 < client.pttl(names.host(HOST)) <= HOST_TTL_MS
 
 
 def test_who_was_called_and_finds_its_host_closed_waits_again_as_the_first(client, region_redis):

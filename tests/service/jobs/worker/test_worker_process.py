@@ -87,6 +87,27 @@ def test_a_process_whose_pool_tells_of_changed_definitions_looks_at_them_then(se
     theirs.close()
 
 
+def test_of_two_changes_at_once_the_later_ones_limits_stay(settings, monkeypatch):
+    """The claim loop tells the limits of one when the pool tells of the other."""
+    runner, told, threads = ObedientRunner(), [], []
+    limits = iter(["older", "newer"])
+    monkeypatch.setattr(runner, "refresh", lambda: True, raising=False)
+    monkeypatch.setattr(runner, "limits", lambda: next(limits), raising=False)
+    worker = Worker(settings, settings.one(REGION), "w1", runner)
+
+    def tell(_client, limits: str) -> None:
+        if not threads:
+            threads.append(threading.Thread(target=worker._refresh))
+            threads[0].start()
+            threads[0].join(0.2)  # it should wait for this call's end
+        told.append(limits)
+
+    monkeypatch.setattr("jobs.worker.worker.tell_limits", tell)
+    worker._refresh()
+    threads[0].join(60)
+    assert told == ["older", "newer"]
+
+
 def test_limits_that_could_not_be_told_are_told_at_the_next_look(settings, region_redis, monkeypatch):
     runner, ours, theirs = ObedientRunner(), *socket.socketpair()
     with ours, theirs:

@@ -2,7 +2,9 @@
 
 import pytest
 
+from jobs.definition.field import TYPES, Value
 from jobs.definition.params import BadParams, Param, bind
+from jobs.definition.schema import of_record
 
 
 @pytest.mark.parametrize(
@@ -47,6 +49,14 @@ def test_text_of_a_query(kind, text, value):
 def test_text_that_does_not_fit_its_type(kind, text):
     with pytest.raises(BadParams, match="expected"):
         bind({"a": Param(type=kind)}, {"a": text}, text=True)
+
+
+@pytest.mark.parametrize("kind", sorted(set(TYPES) - {"str"}))
+def test_every_type_refuses_what_does_not_fit_it_and_has_a_schema(kind):
+    """A new one is known wherever types are."""
+    with pytest.raises(BadParams, match=r"expected .*, found"):
+        bind({"a": Param(type=kind)}, {"a": "of no type"}, text=True)
+    assert of_record("", {"a": Value(type=kind)}, ["a"], None)["properties"]["a"]["type"]
 
 
 @pytest.mark.parametrize(

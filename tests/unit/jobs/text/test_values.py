@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from babel import Locale
 
-from jobs.definition.field import Value
+from jobs.definition.field import TYPES, Value
 from jobs.parse.convert import converter
 from jobs.parse.warnings import Warnings
 from jobs.text import pattern, values
@@ -27,6 +27,12 @@ def bad(raw, **keys):
     with pytest.raises(BadValue) as caught:
         value(raw, **keys)
     return caught.value
+
+
+@pytest.mark.parametrize("kind", sorted(set(TYPES) - {"str"}))
+def test_every_type_refuses_a_text_that_does_not_fit_it(kind):
+    """A type that nothing reads would let every text through."""
+    assert bad("//[", type=kind).expected
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,20 @@ def test_a_result_stays_in_the_outbox_until_the_hub_has_it_in_its_file(region_re
     assert left(region_redis)[0] == 2
 
 
+def test_a_hub_without_replicas_is_waited_for_no_longer_than_its_file(region_redis, home, monkeypatch):
+    monkeypatch.setattr(home_module, "FILE_MS", 600_000)
+    assert post(home, [stored(region_redis.client, outcome(1))])
+    until(lambda: left(region_redis) == (0, 0), "an empty outbox")
+
+
+def test_while_replies_are_due_nothing_is_sent_whose_file_could_not_be_waited_for(region_redis, home):
+    assert home.begin([stored(region_redis.client, outcome(1))])
+    home._way.file.close()
+    assert not home.begin([stored(region_redis.client, outcome(2))])
+    assert (home.flying, home.flying_bytes) == (0, 0)  # nothing is known of the first one either
+    assert left(region_redis)[0] == 2
+
+
 def test_results_keep_to_their_connection_while_the_other_waits_for_the_file(region_redis, hub_redis, home):
     """A connection that was idle is slow across an ocean."""
     hub, client = hub_redis.client, region_redis.client
@@ -77,9 +91,10 @@ def test_two_servers_that_answer_as_the_hub_are_none(region_redis, hub_redis, st
     """The file of one says nothing of what the other took."""
     other = open_hub(start_redis("other").url, "w1")
     numbers = itertools.count()
-    monkeypatch.setattr(home_module, "Link", lambda client: link.Link(other if next(numbers) == 0 else client))
+    monkeypatch.setattr(home_module, "Link", lambda client: link.Link(other if next(numbers) in {0, 2} else client))
     home = Home(open_hub(hub_redis.url, "w1"), REGION, region_redis.client)
     one = stored(region_redis.client, outcome(1))
+    assert not home.prepare()
     assert not post(home, [one])
     assert results(hub_redis.client) == []
     assert post(home, [one])

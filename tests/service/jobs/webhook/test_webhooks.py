@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import redis
 import rq
 
 from jobs.webhook import queue as jobs_queue
@@ -455,6 +456,27 @@ def test_everything_of_a_webhook_expires(site, receiver):
     site.enqueue()
     assert 0 < site.client.pttl(names.rq_job(request)) <= 3 * 86_400_000
     assert not site.client.exists(names.webhook_ledger(request))
+
+
+def test_a_claim_that_waits_has_a_connection_of_its_own(hub_redis):
+    """One that does not wait would otherwise stand behind it, and time out sooner than it."""
+    there, nowhere = (
+        connect.open_redis(hub_redis.url, name="test"),
+        connect.open_redis("redis://127.0.0.1:1", name="test"),
+    )
+    assert jobs_queue.Queue(nowhere, there, "test", 60_000).claim(1, 0.01) == []
+    assert jobs_queue.Queue(there, nowhere, "test", 60_000).claim(1) == []
+    there.close()
+
+
+def test_a_full_hub_can_not_be_waited_on_and_still_gives_its_jobs(site):
+    queue = open_queue(site.redis.url, "test", 60_000, 1.0, 2)
+    request = site.end("http://127.0.0.1:9/hook")
+    site.enqueue()
+    site.client.config_set("maxmemory", 1)
+    assert [job.request for job in queue.claim(1, 0.01)] == [request]
+    with pytest.raises(redis.exceptions.ResponseError, match="maxmemory"):
+        queue.claim(1, 0.01)
 
 
 def test_a_full_hub_still_calls(tmp_path, start_redis, receiver):

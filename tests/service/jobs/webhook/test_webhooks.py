@@ -296,6 +296,16 @@ def test_the_next_look_is_when_the_next_one_is_due(site, receiver):
     assert site.webhooks._turn() == enqueuing.EVERY_SECONDS
 
 
+def test_webhooks_that_are_due_together_are_made_together(site, receiver, monkeypatch):
+    monkeypatch.setattr(enqueuing, "BATCH", 2)
+    for _ in range(5):
+        site.end(receiver.url)
+    site.webhooks._loop.failures = 3
+    site.webhooks._turn()
+    assert site.client.llen(names.rq_queue(names.WEBHOOK_QUEUE)) == 5
+    assert site.webhooks._loop.failures == 0, "the next outage begins with a short wait"
+
+
 def test_what_is_told_does_not_need_the_ledger_any_more(site, receiver):
     """No gateway and no process that calls ran for an hour."""
     new = site.begin(receiver.url)

@@ -20,9 +20,9 @@ from tests.waiting import freeze, until
 from web.flow import accept, confirms, kept
 from web.flow.accept import Accepted, Acceptor, Refused
 from web.flow.publish import Publisher
-from web.hub import ledger, scripts
+from web.hub import ledger, scripts, webhooks
 from web.hub.ledger import Ledger
-from web.hub.redis import Hub
+from web.hub.redis import BROKEN, Hub
 from web.hub.settlement import Settlement
 
 # Without a budget it takes as long as a dead connection: six and more. The promise of a second: tests/promises/test_backpressure.py
@@ -394,6 +394,44 @@ def test_an_accept_that_outlasts_its_budget_is_a_refusal_that_stays(half, monkey
     until(lambda: half.hub.client.hget(names.ledger(new.id), "state") == b"refused", "the refusal to count")
     assert half.ledger.read(new.id) is None
     assert len(answered) == 1
+
+
+def test_a_hub_that_fails_at_the_accept_is_a_refusal_at_once_that_says_so(patient, half, monkeypatch):
+    def fail(_):
+        raise ValueError("no answer of the script")
+
+    monkeypatch.setattr(half.ledger, "accept", fail)
+    assert half.submit(new_request())[0].reason == BROKEN
+
+
+def test_what_the_hub_has_forgotten_when_it_is_to_accept_it_is_a_refusal_at_once(patient, half, monkeypatch):
+    real = half.ledger.accept
+
+    def forget_first(requests):
+        half.hub.client.delete(*map(names.ledger, requests))
+        return real(requests)
+
+    monkeypatch.setattr(half.ledger, "accept", forget_first)
+    assert half.submit(new_request())[0].reason == "the accept took longer than its lease"
+
+
+def test_how_long_an_accept_took_is_counted_for_its_region_if_it_has_one(patient, half):
+    for regions in (("fra",), ("fra", "nyc"), ("fra", "fra")):
+        assert isinstance(half.submit(new_request(regions))[0], Accepted)
+    counted = {labels: sum(cells[:-1]) for labels, cells in half.ledger.tally.hops.counts()}
+    assert counted == {("accept", "fra"): 2, ("accept", ""): 1}
+
+
+def test_the_room_that_a_request_needs_at_the_hub_has_its_attrs_and_its_webhook_in_it(patient, half, monkeypatch):
+    needed = []
+    monkeypatch.setattr(half.hub, "admit", lambda _, extra_bytes: needed.append(extra_bytes))
+    plain, told = (
+        new_request(),
+        msgspec.structs.replace(new_request(), webhook=webhooks.Webhook("https://a.example", "s")),
+    )
+    for new in (plain, told):
+        half.submit(new)
+    assert needed == [len(plain.attrs), len(told.attrs) + webhooks.BYTES]
 
 
 def test_a_hub_near_its_limit_refuses_before_it_is_full(half, hub_redis):

@@ -111,6 +111,34 @@ def test_the_last_clean_up_does_not_wait_for_ever(half, hub_redis, monkeypatch):
     assert cleaner.kept == 1
 
 
+def test_the_last_clean_up_does_not_wait_for_ever_for_the_hubs_disk(half, monkeypatch):
+    monkeypatch.setattr(clean, "FINISH_SECONDS", 0.0)
+    monkeypatch.setattr(ledger.durability, "file_of", lambda _: durability.File(1, 10, 0, 1))
+    new, cleaner = new_request(), half.acceptor.cleaner
+    half.ledger.begin(new)
+    cleaner.add(new)
+    cleaner._loop.ask_to_stop()
+    until(lambda: cleaner.stop() or not cleaner._loop.thread.is_alive(), "its end")
+    assert state(half, new) == b"refused"
+
+
+def test_what_is_left_goes_on_at_once(half, monkeypatch):
+    monkeypatch.setattr(clean, "REFUSALS_AT_ONCE", 1)
+    cleaner, wanted = clean.Cleaner(half.hub, half.ledger, half.publisher), [new_request() for _ in range(3)]
+    for new in wanted:
+        half.ledger.begin(new)
+        cleaner.add(new)
+    for left in (2, 1, 0):
+        assert cleaner._turn() == 0.0
+        assert cleaner.kept == left
+
+
+def test_a_cancel_is_tried_until_the_last_deadline_of_its_tasks(half):
+    cleaner, before = clean.Cleaner(half.hub, half.ledger, half.publisher), time.monotonic()
+    cleaner.cancel("R", [("a", "fra")], HUB_MS, 1_900)
+    assert before + 1.9 <= cleaner._lanes["fra"].waiting[0].give_up <= time.monotonic() + 1.9
+
+
 def test_a_refusal_by_a_full_hub_leaves_nothing_to_take_back(half, hub_redis):
     hub_redis.client.config_set("maxmemory", 1)
     until(lambda: isinstance(half.submit(new_request())[0], Refused), "the hub to refuse")

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import threading
 import time
 
 import pika
@@ -265,6 +266,49 @@ def test_only_the_message_of_a_task_ends_it(reader, kind, has_task, has_request,
     assert told == [new.id] * ends
     (letter,) = one._letters.all()
     assert (letter.region, letter.source) == (("fra", "ecb.rates") if ends else ("", ""))
+    assert letter.id, "a message without a task has an id, too"
+    assert (letter.id == task) is (kind == "task" and has_task), "and no cancel takes the place of its task"
+
+
+def test_a_reader_takes_some_letters_leaves_the_rest_to_others_and_ends_when_it_is_stopped(
+    reader, rabbitmq, monkeypatch
+):
+    one, _, _ = reader
+    begun, goes_on = threading.Event(), threading.Event()
+    monkeypatch.setattr(one, "bury", lambda *_: (begun.set(), goes_on.wait(60)))
+    channel = open_channel(rabbitmq)
+    dead._declare(channel)
+    channel.queue_purge(names.DEAD_QUEUE)
+
+    def ready() -> int:
+        return channel.queue_declare(names.DEAD_QUEUE, passive=True).method.message_count
+
+    for _ in range(dead.PREFETCH + 5):
+        channel.basic_publish(names.DEAD_EXCHANGE, "", b"?")
+    one._loop.failures = 3
+    one.start()
+    assert begun.wait(60)
+    until(lambda: ready() <= 5, "the first letters to be taken")
+    assert ready() == 5
+    assert one._loop.failures == 0, "the next outage begins with a short wait"
+    goes_on.set()
+    until(lambda: ready() == 0, "the rest")
+    one.stop()
+    until(lambda: not one._loop.thread.is_alive(), "its thread to end")
+    channel.connection.close()
+
+
+@pytest.mark.parametrize(
+    ("body", "kept"),
+    [
+        ('"' * 8_000 + "x" * 9_000, dead.BODY_MAX),  # half of it is escaped where it is kept
+        ('"' * 16_000, dead.GARBAGE_MAX),
+        ("x" * 500, 500),
+    ],
+)
+def test_a_body_is_kept_as_far_as_it_is_text(body, kept):
+    letter = dead.letter_of(pika.BasicProperties(type="task"), body.encode())
+    assert (letter.body, letter.body_bytes) == (body[:kept], len(body))
 
 
 def test_a_reader_that_comes_before_the_publisher_misses_no_letter(reader, rabbitmq):

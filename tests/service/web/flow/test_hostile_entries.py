@@ -1,6 +1,7 @@
 """Whatever a region appends: it is judged by itself, and no other region's task waits for it."""
 
 import json
+import re
 
 import pytest
 from backports import zstd
@@ -173,6 +174,7 @@ def test_a_refused_entry_is_counted_at_its_time_with_its_size_and_the_first_exam
 def test_counts_that_a_full_hub_refuses_are_written_with_the_next(hub_redis):
     client, refusals = hub_redis.client, Refusals(hub_redis.client)
     refusals.add("fra", "1-0", {b"k": b"first"}, Refused("kind", "why"))
+    refusals.add("nyc", "1-0", {b"k": b"first"}, Refused("result", "why"))
     client.config_set("maxmemory", 1)
     refusals.flush()
     assert not client.exists(names.refused("fra"), names.DEAD)
@@ -180,7 +182,21 @@ def test_counts_that_a_full_hub_refuses_are_written_with_the_next(hub_redis):
     refusals.add("fra", "2-0", {b"k": b"second"}, Refused("kind", "why else"))
     refusals.flush()
     assert client.hget(names.refused("fra"), "kind") == b"2"
-    assert [letter.fault for letter in DeadLetters(client).all()] == ["why"]
+    assert client.hget(names.refused("nyc"), "result") == b"1"
+    assert [letter.fault for letter in DeadLetters(client).all()] == ["why", "why"]
+
+
+def test_of_refused_entries_of_a_region_the_log_has_a_line_a_minute(hub_redis, capfd, monkeypatch):
+    refusals, now = Refusals(hub_redis.client), [1_000.0]
+    monkeypatch.setattr("web.flow.refusals.time.monotonic", lambda: now[0])
+    for region, what, at in (
+        ("fra", "kind", 1_000.0), ("fra", "result", 1_059.0), ("nyc", "kind", 1_059.0), ("fra", "status", 1_060.0),
+        ("fra", "claims", 1_119.0),
+    ):  # fmt: skip
+        now[0] = at
+        refusals.add(region, "1-0", {b"k": b"x"}, Refused(what, "why"))
+    said = re.findall("entry refused .* region=(.*) what=(.*) why=", capfd.readouterr().out)
+    assert said == [("fra", "kind"), ("nyc", "kind"), ("fra", "status")]
 
 
 @pytest.mark.parametrize(

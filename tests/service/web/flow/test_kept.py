@@ -1,11 +1,13 @@
 """Whether the hub has written what it accepted, on a real Redis that is made to look slow."""
 
+import threading
+
 import pytest
 
 from regions import durability, names
 from tests.service.hub_parts import new_request, settings
 from web.flow import kept
-from web.flow.kept import Kept, Unwritten
+from web.flow.kept import Kept, Unwritten, is_written
 from web.hub import ledger
 from web.hub.ledger import Ledger
 from web.hub.redis import Hub
@@ -42,3 +44,14 @@ def test_requests_are_looked_up_when_they_can_be_told_something(hub, tmp_path, m
     assert {request for request, one in waiting.items() if one.reason is None} == {*waiting} - {lost}
     assert all(one.is_known for one in waiting.values())
     assert not unwritten
+
+
+def test_a_thread_waits_until_the_hubs_file_has_what_it_was_told_or_until_it_is_stopped(hub, monkeypatch):
+    looks, running = [SLOW, SLOW, durability.File(1, 10, 0, 6)], threading.Event()
+    monkeypatch.setattr(kept.durability, "file_of", lambda _: looks.pop(0))
+    assert is_written(hub, durability.File(), running)
+    assert len(looks) == 3, "a file that lacks nothing is not asked for"
+    assert is_written(hub, SLOW, running)
+    assert not looks
+    running.set()
+    assert not is_written(hub, SLOW, running)

@@ -57,6 +57,21 @@ def test_a_message_leaves_although_the_publishers_thread_does_not_run(broker, pu
     until(lambda: ended == [None], "its confirm")
 
 
+def test_a_publisher_that_is_stopped_leaves_the_broker(tmp_path, rabbitmq):
+    made = Publisher(settings(tmp_path, amqp=rabbitmq.url))
+    made.start()
+    until(lambda: made.unavailable is None, "the broker")
+    made.stop()
+    assert not made._loop.thread.is_alive()
+    assert made.unavailable
+
+
+def test_a_queue_that_is_gone_is_declared_again_by_the_next_look(broker, publisher):
+    broker.channel().queue_delete(QUEUE)
+    until(lambda: publisher.look() or set(publisher.queued) == {"fra", "nyc", "sin"}, "a look at all queues", 60)
+    assert publisher.state is None
+
+
 def test_what_a_full_socket_does_not_take_is_sent_in_order_and_whole(broker, publisher):
     """Eight threads send more than a socket holds; each of its sends takes only a part."""
     publisher._connection._transport._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)

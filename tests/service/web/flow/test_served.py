@@ -6,12 +6,19 @@ from pathlib import Path
 
 import pika
 import pytest
+from msgspec import structs
 
-from regions import names
+from jobs.definition.catalog import Catalog
+from regions import connect, names
+from regions.faults import Fault, Faults
+from regions.settings import Region
 from tests.service.gateway import GatewayProcess
-from tests.sources import DEMO_PLAIN
+from tests.service.hub_parts import settings
+from tests.sources import DEMO_LIST, DEMO_PLAIN
 from tests.waiting import until
 from tests.wire import ask
+from web.flow.served import SHOWN_MAX, Served
+from web.hub.redis import Hub
 
 NEW = "ams"
 FILE = 'title = "Amsterdam"\n'
@@ -160,3 +167,116 @@ def test_a_region_whose_queues_the_broker_refuses_leaves_the_others_as_they_are(
     gateway.stack.region.finish(gateway.stack.region.take(NEW))
     assert len(gateway.said("a region's queues can't be declared")) == 1
     assert not gateway.said("broker away")
+
+
+class Alone:
+    """``Served`` on a hub, looked with by the test. ``files``: what the regions' files say; ``fault``: that they are wrong."""
+
+    def __init__(self, tmp_path, hub_redis) -> None:
+        found = settings(tmp_path, redis=hub_redis.url)
+        self.client, self.regions, self.files = hub_redis.client, found.region, dict(found.region)
+        self.fault, self.reads, self.has_broker = "", 0, True
+        self.hub = Hub(found)
+        self.hub.run_once()
+        self.sources = tmp_path / "own-sources"
+        self.sources.mkdir()
+        self.catalog = Catalog([self.sources], "fra")
+        self._settings, self._queues = found, set(found.region)
+        self.served = Served(found, self.hub, self.catalog, self, self._reload)
+
+    def _reload(self):
+        self.reads += 1
+        if self.fault:
+            raise Faults([Fault("ams.toml", 1, "title", self.fault)])
+        return structs.replace(self._settings, region=dict(self.files))
+
+    def serves(self, region: str) -> bool:
+        """As a publisher says it."""
+        return region in self._queues
+
+    def declare(self, region: str) -> None:
+        if self.has_broker:
+            self._queues.add(region)
+
+    def write_sources(self, *sources: str, text: str = DEMO_PLAIN) -> None:
+        for source in sources:
+            (self.sources / f"{source}.toml").write_text(text, encoding="utf-8")
+        self.catalog.refresh()
+
+    def looks(self) -> dict[str, str]:
+        """Looks once; returns what is wrong then, by region or by the fault's name."""
+        self.served.look()
+        return {one.region or one.name: one.message for one in self.served.faults()}
+
+
+@pytest.fixture
+def alone(tmp_path, hub_redis):
+    made = Alone(tmp_path, hub_redis)
+    yield made
+    made.hub.client.close()
+
+
+def test_the_hub_hears_of_the_files_now_and_then_and_of_a_new_one_before_its_region_gets_a_task(alone, capfd):
+    alone.looks()
+    assert set(alone.client.zrange(names.REGIONS, 0, -1)) == {b"fra", b"nyc", b"sin"}
+    alone.client.delete(names.REGIONS)
+    alone.looks()
+    assert not alone.client.exists(names.REGIONS), "it was said a moment ago"
+    alone.files[NEW] = Region(name=NEW, title="Amsterdam")
+    alone.has_broker = False
+    alone.looks()
+    assert NEW not in alone.regions
+    assert alone.client.zscore(names.REGIONS, NEW) is not None
+    assert "a new region is the first one" not in capfd.readouterr().out
+    alone.has_broker = True
+    alone.looks()
+    assert alone.regions[NEW].title == "Amsterdam"
+    alone.files = {"aaa": Region(name="aaa", title="First"), **alone.files}
+    for _ in range(2):
+        alone.looks()
+    assert capfd.readouterr().out.count("a new region is the first one") == 1
+
+
+def test_wrong_files_are_named_and_read_again_in_a_while(alone):
+    alone.fault = "expected a text"
+    for _ in range(3):
+        assert "expected a text" in alone.looks()["region-files-wrong"]
+    assert alone.reads == 1
+    alone.fault, alone.served._files_at = "", 0.0
+    assert alone.looks() == {}
+
+
+def test_a_file_that_changes_or_comes_back_counts(alone):
+    alone.files["nyc"] = Region(name="nyc", title="New York")
+    alone.looks()
+    assert alone.regions["nyc"].title == "New York"
+    alone.write_sources("demo.list", text=DEMO_LIST)
+    del alone.files["nyc"]
+    told = "its file is gone, and it is served because sources name it (demo.list)"  # as their standby
+    assert alone.looks() == {"nyc": told}
+    alone.files["nyc"] = Region(name="nyc", title="New York")
+    assert alone.looks() == {}
+
+
+def test_the_sources_for_which_a_region_without_a_file_is_served_are_named_as_far_as_they_are_few(alone):
+    del alone.files["nyc"]
+    some = [f"demo.s{number}" for number in range(SHOWN_MAX)]
+    alone.write_sources(*some)
+    assert alone.looks()["nyc"].endswith(f"({', '.join(some)})")
+    alone.write_sources("demo.t1", "demo.t2")
+    assert alone.looks()["nyc"].endswith(f"({', '.join(some)} and 2 more)")
+
+
+def test_a_region_that_another_gateway_had_a_file_of_is_served_while_its_tasks_are_open(alone):
+    alone.client.zadd(names.REGIONS, {NEW: connect.redis_now_ms(alone.client), "gone": 1})
+    alone.looks()
+    assert NEW not in alone.regions
+    assert alone.client.zscore(names.REGIONS, "gone") is None, "a note that is older than any task"
+    for region in (NEW, "fra"):
+        alone.client.zadd(names.open_tasks(region), {"R/T": 1})
+    assert alone.looks() == {NEW: "its file is gone, and it is served because 1 of its tasks are open"}
+    alone.client.delete(names.open_tasks(NEW))
+    alone.looks()
+    assert NEW in alone.regions, "a task may come from a gateway that has not looked yet"
+    assert alone.looks() == {}
+    assert NEW not in alone.regions

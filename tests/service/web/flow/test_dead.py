@@ -255,7 +255,7 @@ def reader(tmp_path, hub_redis, rabbitmq):
         ("task", False, True, False),
     ],
 )
-def test_only_the_message_of_a_task_ends_it(reader, kind, has_task, has_request, ends):
+def test_only_the_message_of_a_task_ends_it(reader, kind, has_task, has_request, ends, capfd):
     one, ledger, told = reader
     new = new_request()
     ledger.begin(new)
@@ -268,6 +268,7 @@ def test_only_the_message_of_a_task_ends_it(reader, kind, has_task, has_request,
     assert (letter.region, letter.source) == (("fra", "ecb.rates") if ends else ("", ""))
     assert letter.id, "a message without a task has an id, too"
     assert (letter.id == task) is (kind == "task" and has_task), "and no cancel takes the place of its task"
+    assert capfd.readouterr().out.count("dead letter ") == 1
 
 
 def test_a_reader_takes_some_letters_leaves_the_rest_to_others_and_ends_when_it_is_stopped(

@@ -251,6 +251,7 @@ def test_a_file_that_changes_or_comes_back_counts(alone):
     alone.looks()
     assert alone.regions["nyc"].title == "New York"
     alone.write_sources("demo.list", text=DEMO_LIST)
+    alone.write_sources("demo.other", text=DEMO_PLAIN.replace("nyc", "fra"))
     del alone.files["nyc"]
     told = "its file is gone, and it is served because sources name it (demo.list)"  # as their standby
     assert alone.looks() == {"nyc": told}

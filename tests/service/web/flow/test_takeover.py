@@ -12,13 +12,21 @@ import pytest
 import redis
 
 from jobs import contract
+from jobs.definition.catalog import Catalog
 from regions import connect, names
 from scripts.commands import options, region_drain
 from tests.service.gateway import GatewayProcess, Stack
-from tests.sources import DEMO_PLAIN
+from tests.service.hub_parts import settings
+from tests.sources import DEMO_LIST, DEMO_PLAIN
 from tests.waiting import until
 from tests.wire import ask
 from web.flow import takeover
+from web.flow.clean import Cleaner
+from web.flow.publish import Publisher
+from web.flow.takeover import Takeover
+from web.hub.ledger import Ledger
+from web.hub.redis import Hub
+from web.hub.takeover import DRAINED, Record, drained_field, encode
 
 WELL_SECONDS = 3.0
 MOVES = "demo.list"  # of fra, with nyc as its standby
@@ -477,3 +485,27 @@ def test_a_broker_that_takes_nothing_is_asked_again_in_a_while_and_gets_each_tas
     assert stack.region.take("nyc").task == answer["tasks"][0]["id"]
     assert all(later - one >= takeover.AGAIN_SECONDS for one, later in itertools.pairwise(tried))
     assert stack.region.is_empty("nyc")
+
+
+def test_the_next_look_is_no_sooner_than_something_may_be_to_be_done(tmp_path, hub_redis, monkeypatch):
+    found, client = settings(tmp_path, redis=hub_redis.url), hub_redis.client
+    hub, publisher = Hub(found), Publisher(found)
+    hub.run_once()
+    ledger, catalog = Ledger(hub.client, found.limits), Catalog([tmp_path], "fra")
+    one, other = (Takeover(found, hub, ledger, catalog, publisher, Cleaner(hub, ledger, publisher)) for _ in range(2))
+    other._me = "another gateway"
+    assert one._turn() == takeover.CALM_SECONDS
+    (tmp_path / f"{MOVES}.toml").write_text(DEMO_LIST)
+    catalog.refresh()
+    assert one._turn() == takeover.HEALTHY_SECONDS  # nothing was heard of the regions, and 4 s have to pass
+    assert other._turn() == takeover.EVERY_SECONDS  # it may have to decide as soon as the other one is gone
+    client.hset(names.TAKEOVER, drained_field("fra"), encode(Record(why=DRAINED, since_ms=1)))
+    assert one._turn() == takeover.EVERY_SECONDS  # no standby is ready
+    ready = {MOVES: {"definition": catalog.get(MOVES).definition.hash, "fault": None}}
+    client.hset(names.region_status("nyc"), "sources", json.dumps(ready))
+    client.zadd(names.open_tasks("fra"), {"R/1": 1, "R/2": 2, "R/3": 3})
+    monkeypatch.setattr(takeover, "SOME", 2)
+    one._walks["fra"].due = 0.0
+    assert one._turn() == takeover.SOON_SECONDS  # the third one is left
+    assert one._turn() == takeover.EVERY_SECONDS
+    hub.client.close()

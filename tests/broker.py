@@ -13,7 +13,6 @@ import fcntl
 import json
 import os
 import secrets
-import shlex
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,16 +20,12 @@ from urllib.parse import quote
 
 from regions import topology
 from scripts.stack.ports import free_port
-from scripts.stack.services import END_EPMD, Guard, RabbitMQ, Running
+from scripts.stack.services import Guard, RabbitMQ, Running
 
 FOLDER = "TEST_RABBITMQ"
 # $1 is the folder; there may be no node in it.
-END = f"""
-[ -e "$1/node.env" ] && {{
-    . "$1/node.env"
-    kill -KILL -"$NODE"
-    {END_EPMD}
-}}
+END = """
+[ -e "$1/group" ] && kill -KILL -"$(cat "$1/group")"
 rm -rf "$1"
 """
 
@@ -66,11 +61,8 @@ def node() -> RabbitMQ:
 
 def _start(folder: Path, known: Path) -> None:
     made = RabbitMQ(folder / "node", free_port())
-    service = made.service()
-    running = Running(service).start()
-    environment = {**made.environment(), "NODE": running.process.pid}
-    lines = [f"export {name}={shlex.quote(str(environment[name]))}" for name in ("NODE", "PATH", "ERL_EPMD_PORT")]
-    (folder / "node.env").write_text("\n".join([*lines, ""]))
+    running = Running(made.service()).start()
+    (folder / "group").write_text(str(running.process.pid))
     running.let_go()
     running.process.returncode = 0  # nobody here waits for it, and Popen would complain of that
     known.write_text(json.dumps({"port": made.port, "password": made.password}))

@@ -10,7 +10,6 @@ They are stopped one stage at a time, from the last stage to the first, so no pa
 
 import contextlib
 import os
-import shutil
 import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from scripts.stack.dashboard_roles import OPERATOR_ACL, READER_ACL
 from scripts.stack.data_folder import DataFolder
 from scripts.stack.distance import Wan
 from scripts.stack.probes import Probe, always, answers, listens, noted
-from scripts.stack.services import RabbitMQ, Service, document_store, path_with_sbin, redis_server
+from scripts.stack.services import RabbitMQ, Service, document_store, redis_server
 
 STAGES: Final = ("servers", "regions", "entry")
 CGROUP_LIMIT: Final = Path("/sys/fs/cgroup/memory.max")
@@ -92,11 +91,11 @@ def build(
         write_bytes_max=max(WRITE_BYTES_MIN, 2 * wanted.limits.records_bytes_max),
     )
     parts = [
-        _port_mapper(broker, others),
+        _server(broker.epmd(), others),
         _server(hub, others),
         *(_region_redis(data, name, ports.redis[name], others) for name in wanted.region),
         _server(document_store(data.path / "store", ports.store), others),
-        _server(broker.service(), others, stop_seconds=40),
+        _server(broker.service(has_epmd=True), others, stop_seconds=40),
     ]
     own = configuration.environment(data, environ)
     if ports.wan is not None:
@@ -171,14 +170,6 @@ def _server(service: Service, environ: Mapping[str, str], stop_seconds: int = 20
         folder=service.log.parent,
         stop_seconds=stop_seconds,
     )
-
-
-def _port_mapper(broker: RabbitMQ, environ: Mapping[str, str]) -> Part:
-    """Erlang's port mapper as a part. If the node started it, it would be a daemon that outlives the node."""
-    port = broker.environment()["ERL_EPMD_PORT"]
-    program = shutil.which("epmd", path=path_with_sbin()) or "epmd"
-    command = [program, "-port", port, "-address", "127.0.0.1"]
-    return Part("epmd", "servers", command, dict(environ), listens(int(port)), folder=broker.folder)
 
 
 def python(*arguments: str) -> list[str]:

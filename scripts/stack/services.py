@@ -20,7 +20,7 @@ from typing import Final
 from regions import connect, names, topology
 from scripts.stack.ports import free_port
 from scripts.stack.probes import broker as broker_answers
-from scripts.stack.probes import mongo
+from scripts.stack.probes import listens, mongo
 
 RABBITMQ_BIN: Final = Path("/usr/lib/rabbitmq/bin")  # the wrapper in sbin drops the environment
 STREAM_NODE_BYTES: Final = 512  # what a stream of few entries takes, by default 4,096; a request has one of its own
@@ -30,12 +30,15 @@ HASH_VALUE_BYTES: Final = 2_048  # a hash of short values, by default 64 bytes, 
 REDIS_HZ: Final = 4
 MEMORY_BYTES: Final = 400_000_000  # of RabbitMQ; above it, it takes no more messages
 DISK_FREE_BYTES: Final = 50_000_000  # of RabbitMQ's disk; below it, the same
-# The port mapper does not end while it knows of a node, and a killed node is known until its connection is seen to be closed.
-END_EPMD: Final = """
-for try in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
-    epmd -kill 2>&1 | grep -q "not allowed" || break
-    sleep 0.25
+# Erlang's port mapper (epmd), then the node, in one process group. A node that starts it itself makes a daemon of it, in a group of
+# its own: that outlives the node, and comes up even after a node that is killed at this moment.
+WITH_EPMD: Final = """
+epmd &
+until epmd -names >/dev/null 2>&1; do
+    kill -0 $! || exit 1
+    sleep 0.05
 done
+exec "$0"
 """
 SBIN: Final = "/usr/local/sbin:/usr/sbin:/sbin"  # a user's PATH has none of them
 
@@ -53,8 +56,6 @@ class Service:
     log: Path
     not_ready: Callable[[], str | None]
     environment: Mapping[str, str] = field(default_factory=dict)
-    after_stop: Callable[[], None] = lambda: None
-    after_kill: list[str] = field(default_factory=list)  # a command that ends what is not in the service's group
 
 
 def path_with_sbin() -> str:
@@ -176,18 +177,26 @@ class RabbitMQ:
         """The URL for a region's bridge. ``port``: of a link, instead of the node's own."""
         return f"amqp://{names.hub_user(region)}:{self._region_passwords[region]}@127.0.0.1:{port or self.port}/%2F"
 
-    def service(self) -> Service:
-        """The node as a service. Writes its configuration, with our policy and all users."""
+    def service(self, *, has_epmd: bool = False) -> Service:
+        """The node as a service. Writes its configuration, with our policy and all users.
+
+        ``has_epmd``: its port mapper is a service of its own.
+        """
         self._configure()
+        node = [str(RABBITMQ_BIN / "rabbitmq-server")]
         return Service(
             "rabbitmq",
-            [str(RABBITMQ_BIN / "rabbitmq-server")],
+            node if has_epmd else ["/bin/sh", "-c", WITH_EPMD, *node],
             self.folder / "rabbitmq.log",
             broker_answers(self.url),
             self.environment(),
-            after_stop=self.stop_epmd,
-            after_kill=self.end_epmd,
         )
+
+    def epmd(self) -> Service:
+        """The node's port mapper as a service. The node ends when it finds none, so it has to be ready before."""
+        program = shutil.which("epmd", path=path_with_sbin()) or "epmd"
+        port = self._ports[1]
+        return Service("epmd", [program], self.folder / "epmd.log", listens(port), self.environment())
 
     def environment(self) -> dict[str, str]:
         """The environment by which the node and rabbitmqctl find each other and no other node."""
@@ -202,6 +211,7 @@ class RabbitMQ:
             "RABBITMQ_DIST_PORT": str(self._ports[0]),
             "ERL_EPMD_PORT": str(self._ports[1]),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "ERL_FLAGS": "-start_epmd false",  # neither the node nor rabbitmqctl makes a daemon of it
             "RABBITMQ_MNESIA_BASE": str(folder / "data"),
             "RABBITMQ_LOG_BASE": str(folder / "log"),
             "RABBITMQ_LOGS": "-",
@@ -270,16 +280,6 @@ class RabbitMQ:
         """
         self.evaluate("[dets:sync(Table) || Table <- dets:all()].")
 
-    @property
-    def end_epmd(self) -> list[str]:
-        """The command that ends the port mapper, which outlives its node. It needs the node's environment."""
-        return ["/bin/sh", "-c", END_EPMD]
-
-    def stop_epmd(self) -> None:
-        """Ends the port mapper."""
-        with contextlib.suppress(OSError, subprocess.TimeoutExpired):  # it then knows of a node that does not end
-            subprocess.run(self.end_epmd, env=self.environment(), capture_output=True, timeout=20, check=False)
-
     def _read_ports(self) -> tuple[int, int]:
         """The ports of Erlang's distribution and of epmd. They are stored, since rabbitmqctl and a later start need the same."""
         file = self.folder / "ports"
@@ -319,10 +319,9 @@ vm_memory_high_watermark.absolute = {MEMORY_BYTES}
 class Guard:
     """Runs a command when this process ends in any way, by waiting for the end of a pipe that only this process holds."""
 
-    def __init__(self, command: list[str], environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, command: list[str]) -> None:
         self._process = subprocess.Popen(
             ["/bin/sh", "-c", 'read -r nothing; exec "$@"', "guard", *command],
-            env={**os.environ, **(environment or {})},
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -339,17 +338,6 @@ class Guard:
         if self._process.stdin is not None:
             self._process.stdin.close()
         self._process.wait()
-
-
-# A group, then what is not in it; that may have to wait a moment until the group has gone.
-KILL_GROUP: Final = """
-    kill -KILL -"$1"
-    shift
-    for try in 1 2 3 4 5; do
-        [ $# -gt 0 ] && "$@"
-        sleep 0.2
-    done
-"""
 
 
 class Running:
@@ -375,8 +363,7 @@ class Running:
             )
         if self._guard is not None:  # its process was killed from outside
             self._guard.dismiss()
-        kill = ["/bin/sh", "-c", KILL_GROUP, "guard", str(self.process.pid), *service.after_kill]
-        self._guard = Guard(kill, service.environment)
+        self._guard = Guard(["/bin/sh", "-c", 'kill -KILL -"$1"', "guard", str(self.process.pid)])
         deadline = time.monotonic() + self.ready_seconds
         reason: str | None = "not tried"
         while reason is not None:
@@ -400,7 +387,6 @@ class Running:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(15)
         self.kill()
-        self.service.after_stop()
 
     def kill(self) -> None:
         """Sends SIGKILL to the whole group. RabbitMQ's wrapper would otherwise leave its beam process behind."""

@@ -5,11 +5,14 @@ a formula, and the texts come from strangers' pages. In CSV such a text gets an 
 apostrophe off each cell that matches ``FORMULA`` has the exact texts.
 """
 
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
+
+from web.http.problems import Problem
 
 JSON: Final = "application/json"
 CSV: Final = "text/csv"
@@ -17,6 +20,8 @@ NDJSON: Final = "application/x-ndjson"
 FORMS: Final = (JSON, CSV, NDJSON)  # the first one if Accept has no preference
 CONTENT_TYPES: Final = {JSON: JSON, CSV: "text/csv; charset=utf-8; header=present", NDJSON: NDJSON}
 RANGES_MAX: Final = 100  # of an Accept header; later ones are ignored
+# Of a CSV. Records that have a million values each name a field of their own: their table would have a billion cells.
+CELLS_MAX: Final = 5_000_000
 
 
 class _Result(msgspec.Struct):
@@ -77,7 +82,7 @@ def csv(records: bytes, columns: Iterable[str] = ()) -> bytes:
 
     ``columns`` stand first, whether a record has them or not, then other keys as they appear. Lists and objects are
     written as their JSON, null and missing values as nothing, an empty text as ``""``. A text that begins like a formula
-    gets an apostrophe in front.
+    gets an apostrophe in front. Raises ``Problem`` (406) if there would be more than ``CELLS_MAX`` cells.
     """
     rows = _objects.decode(records)
     names = dict.fromkeys(columns)
@@ -86,8 +91,11 @@ def csv(records: bytes, columns: Iterable[str] = ()) -> bytes:
             names.update(dict.fromkeys(row))
     if not names:
         return b""
-    lines = [[_quoted(_inert(name)) for name in names]]
-    lines += [[_cell(row.get(name)) for name in names] for row in rows]
+    if len(rows) * len(names) > CELLS_MAX:
+        found = f"{len(rows)} records with {len(names)} fields"
+        raise Problem("not-acceptable", f"expected a CSV of {CELLS_MAX} cells at most, found {found}: accept {JSON}")
+    header = [_quoted(_inert(name)) for name in names]
+    lines = itertools.chain([header], ([_cell(row.get(name)) for name in names] for row in rows))
     # A single empty column would be an empty line, which readers skip.
     return "".join((",".join(line) or '""') + "\r\n" for line in lines).encode()
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from web.api import rows
+from web.http.problems import Problem
 
 TRICKY = '[{"a":1.10,"b":"x, \\"y\\"","c":null},{"a":-0.0,"b":"","d":{"k":[1.50,"é\\u2028"]}},{"b":"two\\r\\nlines","a":1e400}]'.encode()
 
@@ -70,6 +71,16 @@ def test_csv_without_records_is_its_header():
     assert rows.csv(b"[]", ["a", "b"]) == b"a,b\r\n"
     assert rows.csv(b"[]") == b""
     assert rows.csv(b'[{"a":null}]') == b'a\r\n""\r\n'
+
+
+def test_a_csv_that_is_nearly_empty_is_refused_before_it_is_made(monkeypatch):
+    """Records that each name a field of their own, of 5 MB in all, would be a table of a hundred billion cells."""
+    monkeypatch.setattr(rows, "CELLS_MAX", 12)
+    records = [{f"k{number}": 1} for number in range(4)]
+    assert rows.csv(msgspec.json.encode(records[:3]), ["a"]).count(b"\r\n") == 4
+    with pytest.raises(Problem, match="expected a CSV of 12 cells at most, found 4 records with 5 fields") as caught:
+        rows.csv(msgspec.json.encode(records), ["a"])
+    assert caught.value.answer().status == 406
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from web.flow.keyring import Keyring
 from web.http import problems, trace
 from web.http.answer import Answer
 from web.http.exchange import Exchange, Head
+from web.http.owner import Owner
 from web.http.problems import Problem
 from web.http.server import BodyTooLarge, read_body
 from web.hub.new_request import Limited, New
@@ -90,7 +91,7 @@ class Intake:
         if form is None:
             raise problems.not_acceptable(rows.FORMS, exchange.header("Accept"))
         if exchange.method == "HEAD":  # its method is safe, and its client wants no records
-            return Answer(200, b"", [("Content-Type", rows.CONTENT_TYPES[form]), *_caching(new)])
+            return Answer(200, b"", [("Content-Type", rows.CONTENT_TYPES[form]), *_caching(new, exchange.owner)])
         _RecordsArrival(self, exchange, new, seconds, form, self._columns(source) if form == rows.CSV else []).submit()
         return None
 
@@ -145,6 +146,13 @@ class _Arrival:
 
     def _decided(self, how: Decided) -> None:
         """The accept's outcome, on any thread; a repeated one on the handler's."""
+        try:
+            self._tell(how)
+        except Exception:
+            self._exchange.answer(problems.internal().answer())  # it would wait for ever
+            raise
+
+    def _tell(self, how: Decided) -> None:
         if not isinstance(how, Accepted) or how.reused or self._seconds <= 0:
             self._intake.waiters.expect_no_more(self._new.id)
         if isinstance(how, Accepted):
@@ -230,25 +238,31 @@ class _RecordsArrival(_Arrival):
         if view.status != "succeeded":
             error = msgspec.json.decode(result, type=contract.Result).error
             return problems.failed_task(result, msgspec.to_builtins(error))
-        headers = _caching(self._new)
+        headers = _caching(self._new, self._exchange.owner)
         if self._new.max_age:  # otherwise it was fetched just now
             headers.append(("Age", str(int(contract.head_of(result).age))))
         if self._form == rows.JSON:
             return Answer(200, result, [views.JSON, *headers])
+        if over := self._exchange.borrow(len(result)):
+            return problems.crowded(over).answer()
         link = ("Link", f'<{views.link(self._intake.base, view.id)}>; rel="describedby"')
         self._intake.tables.submit(_answer_table, self._exchange, self._form, self._columns, result, [*headers, link])
         return None
 
 
-def _caching(new: New) -> list[tuple[str, str]]:
-    """How long caches may keep records, and what else they depend on."""
-    return [("Cache-Control", f"max-age={int(new.max_age)}"), ("Vary", "Accept")]
+def _caching(new: New, owner: Owner) -> list[tuple[str, str]]:
+    """How long caches may keep records, and what else they depend on. A cache that several clients share asks none for a key."""
+    private = "private, " if owner.key else ""
+    return [("Cache-Control", f"{private}max-age={int(new.max_age)}"), ("Vary", "Accept")]
 
 
 def _answer_table(
     exchange: Exchange, form: str, columns: Sequence[str], result: bytes, headers: Sequence[tuple[str, str]]
 ) -> None:
     """Answers with only the records of a result; headers carry what else a reader has to know."""
+    if exchange.is_gone:
+        exchange.give_back(len(result))
+        return
     try:
         outcome, records = msgspec.json.decode(result, type=contract.Result), rows.records_of(result)
         body = rows.csv(records, columns) if form == rows.CSV else rows.ndjson(records)
@@ -259,9 +273,12 @@ def _answer_table(
             ("Nearfetch-Warnings", str(len(outcome.warnings))),
         ]
         answer = Answer(200, body, [*described, *headers])
+    except Problem as problem:
+        answer = problem.answer()
     except Exception:
         log.exception("making a table failed", request=exchange.request, form=form)
         answer = problems.internal().answer()
+    exchange.give_back(len(result))
     exchange.answer(answer)
 
 

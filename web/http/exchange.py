@@ -175,12 +175,29 @@ class Exchange:
         return self._written
 
     @property
+    def is_gone(self) -> bool:
+        """Whether the client has hung up, as far as it is watched: no answer has to be made."""
+        return self._gone
+
+    @property
     def backlog(self) -> bool:
         """Whether bytes of the answer still wait for the client; then the watcher will be told when it has taken them.
 
         Bytes that a thread is writing at this moment do not count: if the kernel takes them all, nobody is told.
         """
         return bool(self._pending and self.mask & select.EPOLLOUT)
+
+    def borrow(self, size: int) -> Over:
+        """Takes room for bytes of which another thread will make the answer; returns whose share is used up, if there is none.
+
+        That thread gives the room back, also if the client is gone.
+        """
+        return "" if size <= FREE_BYTES else self._outlet.quota.take(self._socket.address, size)
+
+    def give_back(self, size: int) -> None:
+        """Gives back what ``borrow`` took."""
+        if size > FREE_BYTES:
+            self._outlet.quota.give_back(self._socket.address, size)
 
     def park(self) -> None:
         """The answer will come later. The handler calls this before any other thread knows of the exchange."""

@@ -94,6 +94,8 @@ class Outlet:
         """Codes a large answer on a thread of its own, then gives it."""
 
         def give() -> None:
+            if exchange.is_gone:
+                return
             try:
                 exchange.give(coded(answer, form))
             except Exception:

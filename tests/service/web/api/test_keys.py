@@ -421,3 +421,14 @@ def test_what_fires_and_whose_failure_it_was_is_for_admins(keyed):
     assert [keyed.ask(key, "GET", "/alerts").status for key in (reader, admin)] == [403, 200]
     assert keyed.ask(reader, "GET", "/regions").status == 200
     assert ask(keyed.port, "GET", "/regions/live").status == 401
+
+
+def test_records_that_a_key_was_asked_for_are_kept_by_no_cache_that_others_share(keyed):
+    """A proxy in between would give them to clients without a key: many keep answers by their Cache-Control alone."""
+    one = keyed.key("acme")
+    path = "/v1/sources/demo.plain/records?max_age=60"
+    with Wire(keyed.port) as wire:
+        wire.send("GET", path, {"Authorization": f"Bearer {one}"})
+        keyed.region.finish(keyed.region.take("nyc", fast=True))
+        assert wire.reply().headers["cache-control"] == "private, max-age=60"
+    assert keyed.ask(one, "HEAD", path).headers["cache-control"] == "private, max-age=60"

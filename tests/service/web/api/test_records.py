@@ -19,6 +19,7 @@ from tests.service.gateway import Stack
 from tests.waiting import until
 from tests.wire import Wire, ask
 from web.api import rows
+from web.http.quota import Quota
 
 EXACT = b'[{"price":"1.10","name":"a, \\"b\\""},{"name":"=SUM(A1)","price":null,"more":[1.50,1e400]}]'
 ROWS = 100_000
@@ -211,3 +212,53 @@ def replace(path, text):
     new = path.with_suffix(".new")
     new.write_text(text)
     new.replace(path)
+
+
+def test_a_csv_that_would_be_nearly_empty_is_406(stack, monkeypatch):
+    """The records can be had in another form, and the call's connection goes on."""
+    monkeypatch.setattr(rows, "CELLS_MAX", 5)
+    reply = fetched(stack, "text/csv", records=b'[{"a":1},{"b":2}]')[1]
+    assert (reply.status, reply.json()["type"]) == (406, "/problems/not-acceptable")
+    assert reply.json()["detail"] == (
+        "expected a CSV of 5 cells at most, found 2 records with 4 fields: accept application/json"
+    )
+    assert fetched(stack, "application/x-ndjson", records=b'[{"a":1},{"b":2}]')[1].body == b'{"a":1}\n{"b":2}\n'
+
+
+def test_results_that_wait_for_their_table_have_as_much_room_as_answers_have(stack, monkeypatch):
+    """Each takes up to 5 MB, and one thread makes one table after the other. They took all memory, whatever the quota."""
+    quota, gate = Quota(1_500_000, 1.0), threading.Event()
+    monkeypatch.setattr(stack.gateway.server.outlet, "quota", quota)
+    stack.gateway.intake.tables.submit(gate.wait, 60)
+    path, csv = "/v1/sources/demo.list/records?category=x&wait=60", {"Accept": "text/csv"}
+    records = b'[{"name":"%b"}]' % (b"x" * 1_000_000)
+    try:
+        with Wire(stack.port) as first, Wire(stack.port) as second:
+            for wire in (first, second):
+                wire.send("GET", path, csv)
+                stack.region.finish(stack.region.take("fra", fast=True), records)
+                until(lambda: quota.held, "a table to wait")
+            reply = second.reply()
+            assert (reply.status, reply.json()["type"]) == (503, "/problems/unavailable")
+            gate.set()
+            assert (first.reply().status, fetched(stack, "text/csv")[1].status) == (200, 200)
+    finally:
+        gate.set()
+    until(lambda: not quota.held, "all room to be given back")
+
+
+def test_no_table_is_made_for_a_client_that_has_hung_up(stack, monkeypatch):
+    quota, gate, made = Quota(10_000_000, 1.0), threading.Event(), []
+    monkeypatch.setattr(stack.gateway.server.outlet, "quota", quota)
+    monkeypatch.setattr(rows, "csv", lambda *arguments: made.append(arguments) or b"")
+    stack.gateway.intake.tables.submit(gate.wait, 60)
+    try:
+        with Wire(stack.port) as wire:
+            wire.send("GET", "/v1/sources/demo.list/records?category=x&wait=60", {"Accept": "text/csv"})
+            stack.region.finish(stack.region.take("fra", fast=True), b'["%b"]' % (b"x" * 100_000))
+            until(lambda: quota.held, "its table to wait")
+        until(lambda: not stack.gateway.server.outlet.open, "the gateway to notice")
+    finally:
+        gate.set()
+    until(lambda: not quota.held, "its room to be given back")
+    assert made == []

@@ -157,3 +157,14 @@ def test_the_key_counts_for_the_whole_head(stack):
         head = {**JSON, "Idempotency-Key": "a b", "Content-Length": str(len(body)), "Expect": "100-continue"}
         wire.send("POST", "/v1/requests", head)
         assert wire.reply().status == 400
+
+
+def test_a_first_request_that_can_not_be_read_is_a_500_and_no_wait_without_end(stack):
+    headers = key()
+    first = stack.post(PLAIN, headers).json()["id"]
+    stack.hub.client.set(names.events(first), "damaged")
+    try:
+        reply = stack.post(PLAIN, headers)
+        assert (reply.status, reply.json()["type"]) == (500, "/problems/internal")
+    finally:
+        stack.hub.client.delete(names.events(first))

@@ -1,10 +1,13 @@
 """When a gateway returns memory to the system: after much was held for clients, and not for each answer."""
 
 import os
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from web.http import outlet
+from web.http.answer import Answer
 from web.http.outlet import TRIM_BYTES, TRIM_SECONDS, Outlet
 from web.http.quota import Quota
 
@@ -62,3 +65,15 @@ def test_what_is_still_held_is_returned_once_it_is_not(held):
     for _ in range(3):
         one._trim(one._trimmed + TRIM_SECONDS)
     assert len(trims) == 3
+
+
+@pytest.mark.parametrize(("is_gone", "given"), [(True, []), (False, ["gzip"])])
+def test_an_answer_is_not_coded_for_a_client_that_has_hung_up(held, is_gone, given):
+    """Those of clients that ask and go would wait in memory for one another's coding, and nobody counted them any more."""
+    codings: list[str] = []
+    exchange = SimpleNamespace(
+        is_gone=is_gone, give=lambda answer: codings.append(dict(answer.headers)["Content-Encoding"])
+    )
+    held[0].code(cast("Any", exchange), Answer(200, b"x" * 10_000), "gzip")
+    held[0]._coders.shutdown()
+    assert codings == given

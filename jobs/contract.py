@@ -149,8 +149,8 @@ class Result(Struct, kw_only=True):
     source: str
     region: str
     status: str
-    attempts: int = 1
-    count: int = 0
+    attempts: Size = 1
+    count: Size = 0
     partial: bool = False
     warnings: list[str] = []
     url: str = ""

@@ -37,6 +37,8 @@ RUNNING: Final = "running"
 STATUSES: Final = ("succeeded", "partial", "failed", "cancelled")
 FILTERS: Final = ("source", "region", "status", "since", "cursor", "limit")
 
+_Call = Callable[[], None]
+
 log = logs.get("history")
 
 
@@ -48,7 +50,7 @@ class Recall:
         self._result_ttl_seconds = result_ttl_seconds
         self._threads = ThreadPoolExecutor(THREADS, "history")
         self._lock = threading.Lock()
-        self._waiting: dict[str, deque[Callable[[], None]]] = {}  # by client, the next one first
+        self._waiting: dict[str, deque[_Call]] = {}  # by client, the next one first
 
     def stop(self) -> None:
         """Clients that still wait get no answer."""
@@ -173,15 +175,31 @@ class Recall:
         """Answers from a thread that may wait for the history. ``told`` makes the answer if that fails."""
         if not exchange.is_parked:
             exchange.park()
+        whose, call = exchange.whose, partial(_answer, exchange, look, told)
         with self._lock:
-            calls = self._waiting.setdefault(exchange.whose, deque())
-            calls.append(partial(_answer, exchange, look, told))
+            self._waiting.setdefault(whose, deque()).append(call)
+        exchange.watch(self, (whose, call))
         self._threads.submit(self._next)
+
+    def forget(self, waiting: tuple[str, _Call]) -> None:
+        """Its client has hung up: its call is not made, unless it has begun."""
+        whose, call = waiting
+        with self._lock:
+            calls = self._waiting.get(whose, deque())
+            if call in calls:
+                calls.remove(call)
+            if not calls:
+                self._waiting.pop(whose, None)
+
+    def again(self, waiting: tuple[str, _Call]) -> None:
+        """Its client has taken a part of its answer, of which no more comes from here."""
 
     def _next(self) -> None:
         """Makes the next call."""
         with self._lock:
-            whose = next(iter(self._waiting))
+            whose = next(iter(self._waiting), None)
+            if whose is None:  # its client has hung up
+                return
             calls = self._waiting.pop(whose)
             call = calls.popleft()
             if calls:

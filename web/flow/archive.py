@@ -93,6 +93,13 @@ class Archiver:
             except HistoryAway:
                 self._give_back(left)
                 raise
+            except (HubUnavailable, redis.exceptions.RedisError):
+                raise
+            except Exception:
+                if len(share) > 1:  # one of them is at fault, and must not keep back the others
+                    self._at_once = 1
+                    continue
+                log.exception("a request can't be archived", request=share[0])  # it comes again after the lease
             left = left[len(share) :]
         return len(requests)
 

@@ -126,6 +126,8 @@ class History:
             ids = [_part_id(request, part) for part in sorted({part for _, _, part in chosen})]
             parts = database[names.RESULTS_COLLECTION].find({"_id": {"$in": ids}})
             kept = {one["cursor"]: one for part in parts for one in part["results"]}
+        if any(cursor not in kept for cursor, _, _ in chosen):  # its time is over, or it is being removed
+            return None
         results = [
             spliced(bytes(kept[cursor]["frame"]), kept[cursor]["task"], "", records_bytes)
             for cursor, records_bytes, _ in chosen

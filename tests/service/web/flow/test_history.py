@@ -4,6 +4,7 @@ import contextlib
 import json
 import signal
 import threading
+from typing import Any, cast
 
 import pymongo
 import pytest
@@ -15,11 +16,15 @@ from scripts.stack.ports import free_port
 from scripts.stack.services import Running, document_store
 from tests.service.conftest import RedisInstance
 from tests.service.gateway import JSON, LIST, GatewayProcess, Stack
+from tests.service.hub_parts import settings
 from tests.waiting import freeze, states, until
 from tests.wire import Wire, ask, events
 from web.api.recall import THREADS
 from web.flow import archive, history
+from web.flow.archive import Archiver
 from web.hub import keys
+from web.hub.ledger import Ledger
+from web.hub.redis import Hub
 
 
 class Store:
@@ -490,3 +495,47 @@ def test_a_tenants_requests_in_the_history_are_its_own(tmp_path, rabbitmq, hub_r
         assert lists == {"shop": True, "bank": False, "ops": True}
     finally:
         stack.stop()
+
+
+def test_what_a_region_says_in_numbers_without_end_keeps_no_request_out(stack, store):
+    """MongoDB has integers of 64 bits. Requests that were to be stored with such a one were not, until they expired."""
+    task = stack.region.take("nyc") if stack.post({"sources": ["demo.plain"]}).status == 202 else None
+    result = contract.Result(task=task.task, source=task.source, region=task.region, status="succeeded")
+    frame = contract.encode_frame(result, b"[]").replace(b'"count":0', b'"count":%d' % 10**30)
+    stack.region.redis.set(names.result("nyc", task.task), frame, pxat=task.expires_ms)
+    stack.region.finish(task, b"[]")  # what is there already stays
+    until(lambda: store.has(task.request), "the request in the history")
+    found = ask(stack.port, "GET", f"/v1/requests/{task.request}").json()["results"][0]
+    assert (found["status"], found["error"]["type"], found["records"]) == ("failed", "internal", [])
+    lose(stack, task.request)
+    assert ask(stack.port, "GET", f"/v1/requests/{task.request}").json()["results"] == [found]
+
+
+def test_a_request_that_can_not_be_archived_keeps_back_no_other(tmp_path, hub_redis, monkeypatch):
+    hub = Hub(settings(tmp_path, redis=hub_redis.url))
+    hub.start()
+    archiver = Archiver(hub, Ledger(hub.client, settings(tmp_path).limits), cast("Any", None))
+    archived: list[str] = []
+
+    def archive_all(requests: list[str]) -> None:
+        if "bad" in requests:
+            raise OverflowError("a number of it")
+        archived.extend(requests)
+
+    monkeypatch.setattr(archiver, "_archive", archive_all)
+    hub_redis.client.zadd(names.ARCHIVE, dict.fromkeys(["a", "bad", "c"], 0))
+    try:
+        assert archiver.run_once() == 3
+        assert archived == ["a", "c"]
+    finally:
+        hub.stop()
+
+
+def test_a_request_whose_results_have_left_the_history_is_not_there(stack, store):
+    """MongoDB drops the documents of a request one by one when their time is over."""
+    request = finished(stack, "demo.plain")["id"]
+    until(lambda: store.has(request), "the request in the history")
+    lose(stack, request)
+    store.database[names.RESULTS_COLLECTION].delete_many({"_id": {"$regex": f"^{request}/"}})
+    assert ask(stack.port, "GET", f"/v1/requests/{request}").status == 404
+    store.database[names.REQUESTS_COLLECTION].delete_one({"_id": request})

@@ -1,10 +1,17 @@
 """The list of requests: what Redis has of it and what the history has, page by page."""
 
+import threading
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
 import pytest
 
 from regions import names
-from web.api.recall import LISTED_AT_ONCE, LOOKS_MAX, Recall
+from tests.waiting import until
+from web.api.recall import LISTED_AT_ONCE, LOOKS_MAX, THREADS, Recall
 from web.flow.history import Wanted
+from web.http.answer import Answer
 from web.hub.ledger import Ledger
 from web.hub.view import TaskView, View
 
@@ -87,3 +94,33 @@ def test_the_cursor_of_a_bounded_search_leads_to_all_that_is_wanted(numbers):
         found = pages(recall, Wanted(source="demo.rare", limit=limit))
         assert [one for page in found for one in page] == sorted([*rare, *kept], reverse=True)
         assert max(map(len, found)) <= limit
+
+
+def test_a_call_whose_client_has_hung_up_is_not_made():
+    """Clients that ask and go filled the memory, and kept the history from others."""
+    recall, gate, made = Recall(Kept([]), Hub([]), "", 60), threading.Event(), list[str]()
+    hang_up: dict[str, Callable[[], None]] = {}
+
+    def ask(name: str) -> None:
+        def look() -> Answer:
+            made.append(name)
+            gate.wait(60)
+            return Answer(200)
+
+        def watch(watcher: Recall, what: Any) -> None:
+            hang_up[name] = lambda: watcher.forget(what)
+
+        exchange = SimpleNamespace(is_parked=True, whose="a client", path="", watch=watch, answer=lambda _: True)
+        recall.later(cast("Any", exchange), look)
+
+    for number in range(THREADS):
+        ask(f"begun {number}")
+    until(lambda: len(made) == THREADS, "both threads to be taken")
+    for name in ("gone", "there", "gone, too"):
+        ask(name)
+    hang_up["gone"]()
+    hang_up["gone, too"]()
+    hang_up["begun 0"]()
+    gate.set()
+    recall._threads.shutdown()
+    assert made[THREADS:] == ["there"]

@@ -87,6 +87,8 @@ def bind(
     """
     faults: list[tuple[str, str]] = []
     for name in given:
+        if len(faults) == NAMES_MAX:  # a body has room for 80,000 names, and each costs a search for the nearest
+            break
         if name not in params:
             known = nearest(name, params) if params else "; the source has none"
             faults.append((name, f'unknown param "{name[:60]}"{known}'))

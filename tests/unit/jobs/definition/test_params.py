@@ -2,8 +2,9 @@
 
 import pytest
 
+from jobs.definition import params as of_params
 from jobs.definition.field import TYPES, Value
-from jobs.definition.params import BadParams, Param, bind
+from jobs.definition.params import NAMES_MAX, BadParams, Param, bind
 from jobs.definition.schema import of_record
 
 
@@ -134,3 +135,13 @@ def test_a_max_replaces_the_general_one():
         bind({"a": param}, {"a": "x" * 5_001}, text=True, chars_max=2_000)
     with pytest.raises(BadParams, match="expected 2000 characters at most"):  # of a number it is no length
         bind({"a": Param(type="decimal", max=5_000)}, {"a": "0" * 2_001}, text=True, chars_max=2_000)
+
+
+def test_a_body_of_unknown_params_costs_no_more_than_its_answer_shows(monkeypatch):
+    """Each search for the nearest name takes 50 µs: 80,000 of them held a gateway up for seconds."""
+    sought = []
+    monkeypatch.setattr(of_params, "nearest", lambda name, _: sought.append(name) or "")
+    given = {f"p{number}": 1 for number in range(1_000)}
+    with pytest.raises(BadParams) as caught:
+        bind({"page": Param(type="int")}, given, text=False)
+    assert [name for name, _ in caught.value.faults] == sought == list(given)[:NAMES_MAX]

@@ -361,18 +361,18 @@ def csv(parts: Parts, exchange: Exchange, request: str, task: str) -> None:
     missing = Problem("not-found", f"there is no result of task {task} of request {request}")
 
     def look() -> Answer:
-        result = _result(functools.partial(_read, parts, exchange, request), task)
-        if result is None:
+        found = _result(functools.partial(_read, parts, exchange, request), task)
+        if found is None:
             raise missing
-        head = contract.head_of(result)
-        entry = parts.catalog.get(head.source)
+        source, result = found
+        entry = parts.catalog.get(source)
         columns = (
             list(entry.definition.schema()["properties"]) if entry is not None and entry.definition is not None else []
         )
         body = rows.csv(rows.records_of(result), columns)
         headers = [
             ("Content-Type", rows.CONTENT_TYPES[rows.CSV]),
-            ("Content-Disposition", f'attachment; filename="{head.source}.csv"'),
+            ("Content-Disposition", f'attachment; filename="{source}.csv"'),
             ("Cache-Control", "no-store"),
             ("X-Content-Type-Options", "nosniff"),
         ]
@@ -389,13 +389,16 @@ def _read(parts: Parts, exchange: Exchange, request: str, after: str) -> View | 
     return parts.recall.read(exchange, request, after) if parts.recall.is_on else None
 
 
-def _result(read: Callable[[str], View | None], task: str) -> bytes | None:
-    """A task's result, which is looked for piece by piece."""
+def _result(read: Callable[[str], View | None], task: str) -> tuple[str, bytes] | None:
+    """Returns (a task's source, its result), which is looked for piece by piece.
+
+    The source is what was asked: a result may name any text, and this one is to stand in a header.
+    """
     after = START
     while (view := read(after)) is not None:
         for result in view.results:
             if contract.head_of(result).task == task:
-                return result
+                return next(one.source for one in view.tasks if one.id == task), result
         if not view.more or view.cursor == after:
             return None
         after = view.cursor

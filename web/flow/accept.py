@@ -151,8 +151,8 @@ class Acceptor:
         self._clock.add(started + BUDGET_SECONDS, pending)
         try:
             ended = self._reuse(new, begun) if begun.latest else set()
-        except HubUnavailable as error:
-            self._refuse(pending, error.reason)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._refuse(pending, reason_of(error))
             return
         pending.reused = len(ended)
         rest = [task for task in new.tasks if task.id not in ended]
@@ -291,8 +291,8 @@ class _Clock:
     def add(self, when: float, pending: _Pending) -> None:
         with self._changed:
             heapq.heappush(self._heap, (when, next(self._numbers), pending))
-            if len(self._heap) == 1:
-                self._changed.notify()  # later requests have later ends, so the thread already waits for the first
+            if self._heap[0][2] is pending:  # its begin may have taken longer than those of later requests
+                self._changed.notify()
 
     def run(self) -> None:
         while (due := self._due()) is not None:

@@ -86,7 +86,7 @@ def letter_of(properties: pika.BasicProperties, body: bytes) -> DeadLetter:
         queue=str(last.get("queue", ""))[:200],
         reason=str(last.get("reason", ""))[:200],
         fault=fault(kind, body)[:500],
-        deaths=sum(int(one.get("count", 1)) for one in deaths),
+        deaths=sum(count for one in deaths if isinstance(count := one.get("count", 1), int)),
         body_bytes=len(body),
         body=_text(body),
     )

@@ -39,7 +39,7 @@ def _usable(new: New, begun: Begun, copies_max: int) -> Iterator[Settlement]:
             if age_seconds is None or age_seconds > new.max_age:
                 continue
             frame, size = contract.reused(latest.frame, latest.task.id, age_seconds)
-        except ValueError:  # not a result of this version: the region is asked
+        except (ValueError, RecursionError):  # not a result of this version, or none: the region is asked
             continue
         yield Settlement(
             request=new.id,

@@ -25,6 +25,7 @@ SUCCESS_MIN: Final = 0.8
 COVERAGE_DROP: Final = 0.3
 FACTOR: Final = 3.0
 RATIO_FACTOR: Final = 2.0
+FIELDS_MAX: Final = 200  # whose coverage is compared; a region may name others in each run
 USUAL_SHARE: Final = 1 / 3  # a value is usual if this share of the earlier runs was as far out
 
 OF_THE_SOURCE: Final = frozenset({"http_status", "too_large", "blocked", "decode", "parse", "contract"})
@@ -81,9 +82,8 @@ def judge(runs: Sequence[Run]) -> Verdict:
     runs = [run for run in runs if run.definition == definition][:KEPT]
     last, before = runs[:LAST], runs[LAST:]
     seen, was = list(filter(_is_whole, last)), list(filter(_is_whole, before))
-    coverage = {
-        name: _figure(seen, was, _share_with(name)) for name in sorted({name for run in runs for name in run.gaps})
-    }
+    lacking = Counter(name for run in runs for name in run.gaps).most_common(FIELDS_MAX)
+    coverage = {name: _figure(seen, was, _share_with(name)) for name in sorted(name for name, _ in lacking)}
     rows = _figure(seen, was, lambda run: run.rows)
     pages, pages_before = list(filter(_has_page, seen)), list(filter(_has_page, was))
     raw = _figure(pages, pages_before, lambda run: run.raw_bytes)

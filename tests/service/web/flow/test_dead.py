@@ -168,6 +168,7 @@ def test_a_message_of_another_version_names_both_versions(stack, rabbitmq, regio
         (b"[" * 100_000, pika.BasicProperties(type="task", message_id="x" * 255, correlation_id="\n|")),
         (b'{"v":1,"task":"a","request":"b","deadline_ms":1}', pika.BasicProperties(type="cancel", message_id="a")),
         (b"\x00" * 900_000, pika.BasicProperties(type="odd", headers={"x-death": "no list"})),
+        (b"?", pika.BasicProperties(type="odd", headers={"x-death": [{"count": "many", "queue": []}]})),
     ],
 )
 def test_what_nobody_can_read_is_kept_and_never_stops_the_reader(stack, rabbitmq, body, properties):

@@ -15,6 +15,7 @@ from tests.service.scripts.test_slow_servers import slow_stack
 from tests.service.web.api.test_http import AT_ONCE_SECONDS
 from tests.waiting import until
 from tests.wire import Wire, ask
+from web.hub import reuse
 
 __all__ = ["slow_stack"]
 
@@ -163,6 +164,27 @@ def test_what_does_not_answer_for_another_task_is_fetched(stack, told):
     """A partial one lacks pages, a stale one stood in for an error, another definition may have other fields."""
     fetched(stack, "unfit", **told)
     asks_the_region(stack, "unfit", 3600)
+
+
+def test_a_frame_that_nobody_can_read_is_fetched_anew(stack):
+    """Its region can send anything. It was a 500 for each who takes an older answer, until the result expired."""
+    task = fetched(stack, "deep")
+    key = names.result(names.settled("fra"), task.task)
+    deep = b'{"x":%b%b,' % (b"[" * 15_000, b"]" * 15_000)
+    stack.hub.client.set(key, stack.hub.client.get(key).replace(b"{", deep, 1), keepttl=True)
+    asks_the_region(stack, "deep", 3600)
+
+
+def test_a_fault_in_the_look_for_older_results_is_a_refusal(stack, monkeypatch):
+    """It was a 500 for a request that the hub had, and that was taken back only when the budget of its accept was over."""
+    fetched(stack, "fault")
+
+    def fail(*_):
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(reuse, "settlements", fail)
+    reply = ask(stack.port, "GET", f"{PATH.replace('poetry', 'fault')}&max_age=60")
+    assert (reply.status, reply.json()["type"]) == (503, "/problems/unavailable")
 
 
 def test_a_failure_is_no_result_and_hides_none(stack):

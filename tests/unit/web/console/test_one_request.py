@@ -1,6 +1,8 @@
 """The page of a request: where its time went, hop by hop, with what it waited for."""
 
 from html import escape
+from types import SimpleNamespace
+from typing import Any, cast
 
 import msgspec
 
@@ -10,6 +12,8 @@ from web.api import trail
 from web.api.trail import Hop, Whereabouts
 from web.console import one_request
 from web.console.one_request import Told
+from web.http.answer import Answer
+from web.http.owner import EVERYBODY
 from web.hub.faults import Book, Found
 from web.hub.view import TaskView, View
 
@@ -113,3 +117,21 @@ def test_what_a_target_said_stays_text():
     text = page(attempt(1, 40, 90), status="failed", error=error)
     assert "<script" not in text
     assert "&lt;script&gt;alert(1)&lt;/script&gt;\\u202e" in text
+
+
+def test_the_name_of_a_csv_is_the_source_that_was_asked_whatever_the_result_says():
+    """A region could put headers of its own into the answer, such as a cookie."""
+    result = contract.Result(task=TASK, source='x"\r\nSet-Cookie: nearfetch=mine', region="fra", status="succeeded")
+    frame = contract.encode_frame(result, b'[{"a":1}]')
+    view = msgspec.structs.replace(view_of("succeeded"), results=[contract.splice(frame)], cursors=["1-0"])
+    answers: list[Answer] = []
+    parts = SimpleNamespace(
+        ledger=SimpleNamespace(read=lambda *_: view),
+        catalog=SimpleNamespace(get=lambda _: None),
+        recall=SimpleNamespace(later=lambda _exchange, look, _told: answers.append(look())),
+        files=None,
+    )
+    exchange = SimpleNamespace(query=list, owner=EVERYBODY, request="")
+    one_request.csv(cast("Any", parts), cast("Any", exchange), ID, TASK)
+    assert answers[0].body == b"a\r\n1\r\n"
+    assert dict(answers[0].headers)["Content-Disposition"] == 'attachment; filename="demo.list.csv"'

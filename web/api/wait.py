@@ -417,7 +417,7 @@ class Waiters:
     def _next_due(self) -> tuple[list[dict[Waiter, Why]], list[Commented]]:
         """Waits until waiters are due, and takes shares of them, and of the streams that get a comment.
 
-        None when it was woken to end, or to ask for the file.
+        Both are empty when it was woken to end, or to ask for the file.
         """
         with self._changed:
             while not self._is_any_due() and not (self._is_stopped and not self._unwritten):
@@ -485,5 +485,6 @@ def park(waiters: Waiters, waiter: Waiter, exchange: Exchange, *, reads_first: b
     """
     waiters.register(waiter, reads_first=reads_first)
     exchange.watch(waiters, waiter)
-    if not reads_first and not exchange.backlog:
+    # What was sent before the watch may be taken by now, and nobody was told.
+    if (exchange.written_bytes or not reads_first) and not exchange.backlog:
         waiters.again(waiter)

@@ -217,8 +217,9 @@ class Inlet:
         call: Callable[[int, int], object] = self._epoll.register if is_new else self._epoll.modify
         try:
             call(fd, select.EPOLLIN | select.EPOLLONESHOT)
-        except (OSError, ValueError):  # the server has stopped meanwhile
-            if self._armed.pop(fd, None) is connection:
+        except (OSError, ValueError):  # the server has stopped, or another connection has the descriptor by now
+            if self._armed.get(fd) is connection:
+                del self._armed[fd]
                 connection.close_now()
 
     def _expire(self, connection: "Connection") -> None:

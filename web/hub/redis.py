@@ -208,7 +208,9 @@ class Hub:
             if not is_short:
                 self._lost_at.append(time.monotonic())
             log.warning("redis away", error=str(error))
-        self._away = SHORT_OF_FILES if is_short else "the hub's Redis does not answer"
+        was, self._away = self._away, SHORT_OF_FILES if is_short else "the hub's Redis does not answer"
+        if was is None:
+            self._loop.wake()  # the probe sleeps for long while all is calm
 
     def observe(self, region: str, result_bytes: int) -> None:
         """Counts the size of a result, for the estimate of what open tasks will bring."""

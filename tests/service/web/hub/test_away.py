@@ -16,6 +16,7 @@ from scripts.stack.services import Running, Service
 from scripts.stack.wan_links import Control, Rule, Way
 from tests.service.hub_parts import accepted, settings, settle
 from tests.waiting import until
+from web.hub import redis
 from web.hub.ledger import Ledger
 from web.hub.redis import SHORT_OF_FILES, Hub, HubAway
 
@@ -146,3 +147,17 @@ def test_a_gateway_that_may_open_no_more_files_blames_itself_and_not_the_hub(tmp
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == str([("gateway-connections-full", SHORT_OF_FILES)]), done.stdout
+
+
+def test_a_hub_that_was_lost_is_asked_again_at_once(tmp_path, hub_redis, monkeypatch):
+    """While all was calm the probe slept on: calls were refused for up to a second, though only an old connection was broken."""
+    monkeypatch.setattr(redis, "CALM_SECONDS", 3_600.0)
+    monkeypatch.setattr(redis, "PROBE_SECONDS", 3_600.0)
+    hub = Hub(settings(tmp_path, redis=hub_redis.url))
+    hub.start()
+    try:
+        assert hub.away is None
+        hub.lost(ConnectionError("an old connection"))
+        until(lambda: hub.away is None, "the hub to be asked")
+    finally:
+        hub.stop()

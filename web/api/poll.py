@@ -150,13 +150,13 @@ class Poller:
 
     def task(self, exchange: Exchange, request: str, task: str) -> Answer:
         """Where one task of a request is: every hop, every attempt, its error in full."""
-        request, task = self._check(exchange, request), task.upper()
+        request, task = self._check(exchange, request), task[:60].upper()
         exchange.note(task=task)
         with self._hub.asking() as client:
             found = trail.whereabouts(client, request, task)
         if found is None or not exchange.owner.may_see(found.tenant):
             kind = self._recall.missing(request).kind
-            raise problems.Problem(kind, f"there is no task {task[:60]} of request {request}, or it has expired")
+            raise problems.Problem(kind, f"there is no task {task} of request {request}, or it has expired")
         body = msgspec.json.encode(trail.document(found))
         return Answer(200, body, [views.JSON, ("Cache-Control", "no-store")])
 

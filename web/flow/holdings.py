@@ -203,22 +203,22 @@ class Holdings:
         for region, until in barred.items():
             if int(until.partition(b" ")[0]) > now_ms:
                 self._set_user(region.decode(), "off")
-            elif self._set_user(region.decode(), "on"):
+            else:
+                self._set_user(region.decode(), "on")
                 self._client.hdel(names.BARRED, region)
                 log.info("a region may write to the hub again", region=region.decode())
 
-    def _set_user(self, region: str, how: str) -> bool:
+    def _set_user(self, region: str, how: str) -> None:
         """Turns a region's user on or off; a user that does not exist is not made."""
         user = names.hub_user(region)
         try:
             if value(send(self._client, [("ACL", "GETUSER", user)], [])[0]) is None:
-                return True
+                return
             value(send(self._client, [("ACL", "SETUSER", user, how)], [])[0])
             if how == "off":
                 value(send(self._client, [("CLIENT", "KILL", "USER", user)], [])[0])
         except redis.exceptions.NoPermissionError as error:
             self._may_not(error)
-        return True
 
     def _may_not(self, error: Exception) -> None:
         if self._may_bar:

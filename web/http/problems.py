@@ -146,7 +146,7 @@ def failed_task(result: bytes, error: Mapping[str, Any]) -> Answer:
         "result": msgspec.Raw(result),
     }
     retry_after = error.get("retry_after")
-    headers = [("Retry-After", str(max(1, round(retry_after))))] if retry_after else []
+    headers = [("Retry-After", str(max(1, math.ceil(retry_after))))] if retry_after else []
     return _answer(document, headers)
 
 

@@ -1,7 +1,7 @@
 """The scripts that change the ledger on the hub's Redis: each makes one change that separate commands would leave half done.
 
-Each stands in ``web/hub/lua`` and says there what it does. They go by the hub's ``TIME``. All but ``BEGIN``, ``JUDGE`` and
-``KEEP_DEAD`` run where memory is short (``allow-oom``), since they free more than they take. Their keys are made by
+Each stands in ``web/hub/lua`` and says there what it does. They go by the hub's ``TIME``. All but ``ASK``, ``BEGIN``, ``JUDGE``
+and ``KEEP_DEAD`` run where memory is short (``allow-oom``), since they free more than they take. Their keys are made by
 ``regions.names``.
 """
 

@@ -10,6 +10,7 @@ the next read. Entries that a dead gateway had read are taken over after 5 s.
 import os
 import socket
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
@@ -48,6 +49,10 @@ APART_SECONDS: Final = 30.0  # how long a region is read apart after the last re
 APART_EVERY_SECONDS: Final = 0.25
 APART_BATCH: Final = 100
 APART_BYTES: Final = 200_000  # in one batch; after more, the next batch is smaller
+TOGETHER_BYTES: Final = (
+    16_000_000  # of a region in one batch; with more it is read apart: 500 entries of 2 MB took all memory
+)
+LARGE_BYTES: Final = 100_000  # of an entry in the mean; a region whose entries are larger is read apart on
 REFUSED_MAX: Final = 10  # refused entries in one batch; a region with more is read apart
 PARTS_MAX: Final = 200  # bridges and pools of a region at one time
 PART_LIVES_SECONDS: Final = 3_600.0  # after its last status, before its place may go to another one
@@ -158,7 +163,7 @@ class Settler:
         if time.monotonic() >= self._housekeeping_at:
             self._housekeeping_at = time.monotonic() + HOUSEKEEPING_SECONDS
             self._acknowledge()
-            self._handle(self._taken_over())
+            self._take_over()
             self._runs.flush()
             self._refusals.flush()
         self._handle(self._read())
@@ -227,7 +232,11 @@ class Settler:
                 self._set_apart(region, str(reply))
             else:
                 entries += _entries(reply)
-        size = sum(len(of) for _, _, fields in entries for of in fields.values())
+        sizes = _sizes(entries)
+        for region, count in Counter(region for region, _, _ in entries).items():
+            if sizes[region] > count * LARGE_BYTES:
+                self._set_apart(region, "its entries are large")
+        size = sizes.total()
         self._apart_count = (
             max(1, self._apart_count // 2) if size > APART_BYTES else min(APART_BATCH, 2 * self._apart_count)
         )
@@ -246,11 +255,18 @@ class Settler:
             log.warning("a region is read apart from the others", region=region, reason=why)
         self._apart[region] = time.monotonic() + APART_SECONDS
 
+    def _take_over(self) -> None:
+        """Takes over entries of gateways that died or hung after they had read them: a few at a time, since they may have died of them."""
+        for _ in range(BATCH // BATCH_MIN):
+            entries = self._taken_over()
+            self._handle(entries)
+            if len(entries) < BATCH_MIN:
+                return
+
     def _taken_over(self) -> list[Entry]:
-        """Takes over entries of gateways that died or hung after they had read them."""
         commands: list[tuple[Any, ...]] = []
         for region in self._regions:
-            stream, count = names.out_stream(region), APART_BATCH if region in self._apart else BATCH
+            stream, count = names.out_stream(region), self._apart_count if region in self._apart else BATCH_MIN
             commands.append(("XAUTOCLAIM", stream, names.GATEWAYS, self.consumer, TAKE_OVER_MS, "0-0", "COUNT", count))
         entries: list[Entry] = []
         for region, claimed in zip(self._regions, send(self._reader, commands, []), strict=True):
@@ -290,6 +306,10 @@ class Settler:
     def _handle(self, entries: list[Entry]) -> None:
         """Lets all entries take effect, those first for which clients wait here; then they may be acknowledged."""
         self._read_at = time.monotonic()
+        for region, size in _sizes(entries).items():
+            if size > TOGETHER_BYTES:
+                self._set_apart(region, f"its entries had {size:,} bytes at once")
+                self._apart_count = 1
         of = [fields.get(b"q", b"").decode("ascii", "replace") for _, _, fields in entries]
         wanted = set(self._news.wanted(set(of)) if len(entries) > 1 else ())
         first = [entry for entry, request in zip(entries, of, strict=True) if request in wanted]
@@ -464,6 +484,14 @@ def _why(answer: int) -> TaskError:
             return Internal("the region sent no result, or one larger than it stated")
         case _:
             return Internal("the region's room at the hub is used up")
+
+
+def _sizes(entries: Sequence[Entry]) -> Counter[str]:
+    """The bytes of each region's entries."""
+    sizes: Counter[str] = Counter()
+    for region, _, fields in entries:
+        sizes[region] += sum(map(len, fields.values()))
+    return sizes
 
 
 def _entries(reply: Any) -> list[Entry]:

@@ -270,3 +270,46 @@ def test_a_hub_that_comes_back_loses_no_result(parts, hub_redis):
     settler.stop()
     tasks = [json.loads(result)["task"] for result in ledger.read(new.id).results]
     assert tasks == [task.id for task in new.tasks]
+
+
+def say(hub_redis, count: int, size: int = 0) -> None:
+    for _ in range(count):
+        hub_redis.client.xadd(names.out_stream("fra"), {"k": "claims", "v": 1, "d": "[]", "x": "x" * size})
+
+
+def test_a_region_whose_entries_are_large_is_read_apart_and_one_at_a_time(parts, hub_redis, monkeypatch):
+    """A batch of 500 with 2 MB each took all memory of a gateway."""
+    _, _, _, settler, _ = parts
+    monkeypatch.setattr(settle, "TOGETHER_BYTES", 20_000)
+    monkeypatch.setattr(settle, "LARGE_BYTES", 500)
+    settler._make_groups()
+    settler._backlog = False
+    say(hub_redis, 60, 1_000)
+    settler._handle(settler._read())
+    assert set(settler._apart) == {"fra"}
+    began = time.monotonic()
+    settler._apart["fra"] = began + 1_000
+    assert len(settler._read_apart()) == 1
+    assert settle.APART_SECONDS <= settler._apart["fra"] - began < 1_000, (
+        "it is so for half a minute after the last one"
+    )
+
+
+def test_what_a_dead_gateway_had_read_is_taken_over_a_few_at_a_time(parts, hub_redis, monkeypatch):
+    """It may have died of it: each that took over the whole batch died likewise."""
+    found, hub, ledger, settler, _ = parts
+    dead = Settler(found, hub, ledger, Heard())
+    dead._make_groups()
+    dead._backlog, dead._count = False, settle.BATCH
+    say(hub_redis, 120)
+    ids = [entry for _, entry, _ in dead._read()]
+    hub_redis.client.xclaim(
+        names.out_stream("fra"), names.GATEWAYS, dead.consumer, 0, ids, idle=settle.TAKE_OVER_MS * 2
+    )
+    sizes, real = [], settler._handle
+    monkeypatch.setattr(settler, "_handle", lambda entries: sizes.append(len(entries)) or real(entries))
+    settler._acknowledge()  # as in each turn: it connects
+    settler._take_over()
+    assert sizes == [50, 50, 20]
+    settler._finish()
+    assert hub_redis.client.xlen(names.out_stream("fra")) == 0

@@ -14,6 +14,7 @@ from jobs import blocked, contract
 from jobs.queue import outbox
 from jobs.queue.claim import Claimed, Ending, Job
 from jobs.queue.clock import Clock, machine_ms
+from jobs.queue.script import LATER
 from jobs.worker import executor, thread_pool
 from jobs.worker.stop import RETIRE, SECOND_SIGNAL_SECONDS, Stop
 from tests.waiting import until
@@ -59,11 +60,13 @@ def test_what_is_no_job_of_ours_is_refused_with_the_reason(data, told):
         executor.read(data)
 
 
-def idle_pool(threads: int = 4) -> thread_pool.ThreadPool:
-    """A thread pool whose threads do not run."""
+def idle_pool(threads: int = 4, **options: object) -> thread_pool.ThreadPool:
+    """A thread pool whose threads do not run, and whose queue takes every end."""
     caller = SimpleNamespace(expect=lambda call_ms: None)
-    claimer = SimpleNamespace(worker="w1", clock=Clock())
-    return thread_pool.ThreadPool(claimer, None, None, None, caller, region="fra", threads=threads, ttl_seconds=1.0)
+    claimer = SimpleNamespace(worker="w1", clock=Clock(), finish=lambda ends, *, then_claim: ([""] * len(ends), None))
+    return thread_pool.ThreadPool(
+        claimer, SimpleNamespace(put=lambda _: None), None, None, caller, region="fra", threads=threads, ttl_seconds=1.0, **options
+    )  # fmt: skip
 
 
 def job(task: str, execution: str) -> Job:
@@ -196,8 +199,9 @@ def test_no_more_jobs_are_claimed_than_compute_at_once():
     assert parts.reserve(16, 0.0) == MAX
     running(parts, MAX - 1)
     assert parts.reserve(16, 0.0) == 1
-    running(parts, 1)
-    assert parts.reserve(16, 0.0) == 0
+    for _ in range(2):  # as many as may, and one more
+        running(parts, 1)
+        assert parts.reserve(16, 0.0) == 0
 
 
 def test_a_job_that_waits_makes_room_for_another_one():
@@ -242,7 +246,6 @@ def test_an_end_brings_no_new_job_while_too_many_compute():
         return ["" for _ in ends], None
 
     parts._claimer.finish = finish
-    parts._shipper = SimpleNamespace(put=lambda _: None)
     jobs = running(parts, MAX + 2)
     for ended in ([jobs[0], jobs[1]], [jobs[2]], [jobs[3], jobs[4]]):
         for one in ended:
@@ -256,7 +259,6 @@ def test_a_thread_that_ends_a_job_does_not_wait_for_one_that_is_sending():
     parts = idle_pool()
     sent: list[int] = []
     parts._claimer.finish = lambda ends, *, then_claim: (sent.append(len(ends)) or ["" for _ in ends], None)
-    parts._shipper = SimpleNamespace(put=lambda _: None)
     first, second = running(parts, 2)
     parts._end(first, Ending(outcome(1), ""))
     with parts._sending:
@@ -268,6 +270,61 @@ def test_a_thread_that_ends_a_job_does_not_wait_for_one_that_is_sending():
     parts._end(second, Ending(outcome(1), ""))
     parts.settle()
     assert sent == [2]
+
+
+def test_what_is_finished_at_once_is_bounded_in_bytes(monkeypatch):
+    monkeypatch.setattr(thread_pool, "FINISH_MAX_BYTES", 100)
+    parts, sent = idle_pool(), list[int]()
+    parts._claimer.finish = lambda ends, *, then_claim: (sent.append(len(ends)) or ["" for _ in ends], None)
+    sizes = (60, 40), (60, 39, 10), (150,), (10,)
+    for size in sum(sizes, ()):
+        parts._end(*running(parts, 1), Ending(outcome(size), ""))
+    parts.settle()
+    assert sent == [len(one) for one in sizes]
+
+
+def test_what_the_queue_took_as_ended_is_counted_and_goes_home_unless_it_was_put_off():
+    counted, shipped = list[Job](), list[str]()
+    parts = idle_pool(meter=SimpleNamespace(ended=lambda job, _: counted.append(job)))
+    parts._shipper.put = lambda found: shipped.extend(one.entry for one in found)
+    parts._claimer.finish = lambda ends, *, then_claim: (["1-0", "", LATER], None)
+    jobs = running(parts, 3)
+    for one in jobs:
+        parts._end(one, Ending(outcome(1), ""))
+    parts.settle()
+    assert (shipped, counted) == (["1-0"], [jobs[0], jobs[2]])
+
+
+def test_who_waits_until_nothing_runs_is_told_at_the_last_end(monkeypatch):
+    parts, told = idle_pool(), list[bool]()
+    monkeypatch.setattr(parts, "release", lambda _: None)  # which wakes it before that
+    (one,) = running(parts, 1)
+    waits = threading.Thread(target=lambda: told.append(parts.wait_until_idle(600.0)), daemon=True)
+    waits.start()
+    until(lambda: parts._slots._waiters, "it to wait")
+    parts._end(one, Ending(outcome(1), ""))
+    parts.settle()
+    waits.join(60)
+    assert told == [True]
+
+
+def test_a_thread_takes_the_job_that_its_end_brings_and_gives_it_away_where_it_has_to_finish_others():
+    parts = idle_pool()
+    first, second = running(parts, 2)
+    parts._jobs.clear()  # threads have them
+    parts._executor.run = lambda _: Ending(outcome(1), "")
+    waits = threading.Thread(target=parts._next, args=[thread_pool._Waiter()], daemon=True)
+    waits.start()
+    until(lambda: parts._waiting, "another one to wait")
+    finish = parts._claimer.finish
+    parts._claimer.finish = lambda ends, *, then_claim: ([""], claimed(job("next", "e")))
+    parts.run_once(first)
+    assert (len(parts._waiting), [one.task for one in parts._jobs]) == (1, ["next"])
+    parts._claimer.finish = finish
+    parts._end(second, Ending(outcome(1), ""))
+    parts.settle()
+    waits.join(60)
+    assert not waits.is_alive()
 
 
 def test_a_lapsed_lease_is_told_from_the_second_claim_on(capfd):

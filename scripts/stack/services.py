@@ -216,9 +216,9 @@ class RabbitMQ:
             "RABBITMQ_LOG_BASE": str(folder / "log"),
             "RABBITMQ_LOGS": "-",
             "RABBITMQ_PID_FILE": str(folder / "pid"),
-            "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
+            "RABBITMQ_CONFIG_FILE": str(folder / "plugins.conf"),  # there is none
             "RABBITMQ_CONF_ENV_FILE": str(folder / "none.conf"),
-            "RABBITMQ_ADVANCED_CONFIG_FILE": str(folder / "none.config"),
+            "RABBITMQ_ADVANCED_CONFIG_FILE": str(folder / "advanced.config"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "enabled_plugins"),
             "RABBITMQ_FEATURE_FLAGS_FILE": str(folder / "data" / "feature_flags"),
             "RABBITMQ_GENERATED_CONFIG_DIR": str(folder / "data"),
@@ -296,19 +296,19 @@ class RabbitMQ:
         if not cookie.exists():
             _write_private(cookie, secrets.token_hex(20))
             cookie.chmod(0o400)
-        _write_private(
-            folder / "rabbitmq.conf",
-            f"""listeners.tcp.1 = 127.0.0.1:{self.port}
-default_user = {self.user}
-default_pass = {self.password}
-loopback_users = none
-log.console = true
-log.console.level = warning
-disk_free_limit.absolute = {DISK_FREE_BYTES}
-load_definitions = {folder / "definitions.json"}
-vm_memory_high_watermark.absolute = {MEMORY_BYTES}
-""",
-        )
+        # Erlang's own form: to read a rabbitmq.conf, a node first reads what may stand in one, for a second of CPU.
+        terms = f"""[{{rabbit, [
+    {{tcp_listeners, [{{"127.0.0.1", {self.port}}}]}},
+    {{default_user, <<"{self.user}">>}},
+    {{default_pass, <<"{self.password}">>}},
+    {{loopback_users, []}},
+    {{log, [{{console, [{{enabled, true}}, {{level, warning}}]}}]}},
+    {{disk_free_limit, {DISK_FREE_BYTES}}},
+    {{load_definitions, {json.dumps(str(folder / "definitions.json"), ensure_ascii=False)}}},
+    {{vm_memory_high_watermark, {{absolute, {MEMORY_BYTES}}}}}
+]}}].
+"""
+        _write_private(folder / "advanced.config", terms)
         (folder / "enabled_plugins").write_text("[].\n", encoding="ascii")
         _write_private(
             folder / "definitions.json",

@@ -35,8 +35,7 @@ def managed(tmp_path_factory):
     port = free_port()
     service = node.service()
     (node.folder / "enabled_plugins").write_text("[rabbitmq_management].\n")
-    with (node.folder / "rabbitmq.conf").open("a") as config:
-        config.write(CONFIG.format(port=port, tick=TICK_MS))
+    (node.folder / "plugins.conf").write_text(CONFIG.format(port=port, tick=TICK_MS))
     running = Running(service).start()
     node.evaluate(f"application:set_env(rabbit, quorum_tick_interval, {TICK_MS}).")
     node.management_url = f"http://{node.user}:{node.password}@127.0.0.1:{port}"

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
 
-from tests import broker
+from tests import broker, forked
 
 if TYPE_CHECKING:  # few tests need it, and it takes a while to import
     from tests.browser import Browser
@@ -54,6 +54,9 @@ LONG = {
     "service/regions/test_hub_clock": 30, "promises/test_poison": 30,
 }  # fmt: skip
 
+# Of the short ones those come first that mostly wait: in the end the processors have work for all processes.
+WAITING = ("service/web", "service/regions", "service/bridge")
+
 settings.register_profile(
     "suite",
     max_examples=60,
@@ -72,6 +75,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         made = contextlib.ExitStack()
         os.environ.update(made.enter_context(broker.shared(os.environ)))
+        if config.getoption("numprocesses", None):
+            os.environ.update(forked.share())
         config.add_cleanup(made.close)
 
 
@@ -104,7 +109,9 @@ def pytest_xdist_make_scheduler(config, log) -> ByShare:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """What takes longest comes first where several processes share the tests."""
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: (-LONG.get(shares(item.path), 0), turn(item)))
+        items.sort(
+            key=lambda item: (-LONG.get(shares(item.path), 0), not shares(item.path).startswith(WAITING), turn(item))
+        )
 
 
 def turn(item: pytest.Item) -> int:

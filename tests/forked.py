@@ -5,6 +5,7 @@
 A forked process is a process of its own, with its own standard streams, environment and working folder, and a child of the
 server that it was forked from. Its environment in /proc is the server's, and its memory holds all that the server imported:
 what looks at these is started by ``subprocess``. The server ends with the tests' process, and kills what it forked then.
+Where several processes of tests make one run, one server forks for all of them (``share``).
 """
 
 import atexit
@@ -17,6 +18,7 @@ import importlib
 import json
 import os
 import runpy
+import secrets
 import select
 import signal
 import socket
@@ -29,7 +31,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 ROOT = Path(__file__).resolve().parents[1]
-# What the tests' processes are, and what they import first; there is a server for each.
+# What the tests' processes are, and what they import first; there is a server for each, where a run has none for all.
 WORKER = ("jobs.worker.__main__", "jobs.task.runner", "jobs.answers.cache", "jobs.pool.processes")
 # With what the commands import when they are called.
 COMMAND = GATEWAY = BRIDGE = (
@@ -39,6 +41,8 @@ COMMAND = GATEWAY = BRIDGE = (
 AUTHORING = ("scripts.cli", "scripts.commands.source_try", "scripts.commands.source_samples")
 UP = ("scripts.stack.up", "tests.supervisord")
 EXAMINER = ("jobs.pool.examiner", "jobs.parse.examine")
+ALL = tuple(dict.fromkeys((*WORKER, *COMMAND, *AUTHORING, *UP, *EXAMINER)))
+SHARED = "TEST_FORKS"  # in the environment of a run: where its server listens, and what that has imported
 MESSAGE_BYTES, DESCRIPTORS_MAX = 200_000, 32
 STOPS = (signal.SIGTERM, signal.SIGINT)
 FIRST_FREE = 200  # received descriptors are moved there, so that none has a number that another one is to have
@@ -124,7 +128,7 @@ def forks(*modules: ModuleType) -> None:
 
     These processes are children of one that ends with the caller, so who follows its parent follows the caller.
     """
-    server = _Server(None)
+    server = _copied()
 
     class Own(Forked):
         def __init__(self, command: Sequence[str], **options) -> None:
@@ -151,25 +155,10 @@ def _with(popen: Callable[..., subprocess.Popen]) -> SimpleNamespace:
 
 
 class _Server:
-    """The process that forks, as the tests' process sees it. ``imported``: None for a copy of this very process."""
+    """The process that forks, as the tests' process sees it: at the other end of ``channel``."""
 
-    def __init__(self, imported: tuple[str, ...] | None) -> None:
-        self._lock = threading.Lock()
-        self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        if imported is None:
-            if not os.fork():
-                self._channel.close()
-                serve(theirs.detach(), (), kills=False)
-                sys.exit()
-            theirs.close()
-            return
-        code = f"from tests import forked; forked.serve({theirs.fileno()}, {imported!r})"
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", code], cwd=ROOT, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
-                start_new_session=True,
-            )  # fmt: skip
-        atexit.register(self._end)
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel, self._lock = channel, threading.Lock()
 
     def fork(self, asked: dict[str, object], descriptors: list[int]) -> socket.socket:
         """A socket that says the new process's pid, and its exit code when it has ended."""
@@ -178,20 +167,65 @@ class _Server:
             socket.send_fds(self._channel, [json.dumps(asked).encode()], [theirs.fileno(), *descriptors])
         return ours
 
-    def _end(self) -> None:
-        self._channel.close()
-        self._process.wait()
-
 
 @functools.cache
 def _server(imported: tuple[str, ...]) -> _Server:
-    return _Server(imported)
+    address, *known = os.environ.get(SHARED, "").split() or [""]
+    return _shared(address) if {*imported} <= {*known} else _started(imported)
 
 
-def serve(descriptor: int, imported: tuple[str, ...], *, kills: bool = True) -> None:
+@functools.cache
+def _shared(address: str) -> _Server:
+    """The run's. It kills what it forked for this process when that has ended."""
+    channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    channel.connect(f"\0{address}")
+    atexit.register(channel.close)
+    return _Server(channel)
+
+
+def _copied() -> _Server:
+    """A copy of this very process."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    if not os.fork():
+        ours.close()
+        serve(theirs.detach(), (), kills=False)
+        sys.exit()
+    theirs.close()
+    return _Server(ours)
+
+
+def _started(imported: tuple[str, ...], listener: socket.socket | None = None) -> _Server:
+    """One that ends with this process."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    numbers = [theirs.fileno(), *([listener.fileno()] if listener else ())]
+    code = f"from tests import forked; forked.serve({numbers[0]}, {imported!r}, listener={numbers[1:]})"
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], cwd=ROOT, pass_fds=numbers, stdin=subprocess.DEVNULL, start_new_session=True
+        )
+
+    def end() -> None:
+        ours.close()
+        process.wait()
+
+    atexit.register(end)
+    return _Server(ours)
+
+
+def share(imported: tuple[str, ...] = ALL) -> dict[str, str]:
+    """The environment for processes of tests that share a server, which ends with this process."""
+    address = f"nearfetch-forks-{secrets.token_hex(8)}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(f"\0{address}")
+        listener.listen()
+        _started(imported, listener)
+    return {SHARED: " ".join((address, *imported))}
+
+
+def serve(descriptor: int, imported: tuple[str, ...], *, listener: Sequence[int] = (), kills: bool = True) -> None:
     """The server's life. It returns when the tests' process has ended, and in a forked process when its program has.
 
-    ``kills``: what still runs then.
+    ``listener``: the descriptor at which further processes of tests come, if they do. ``kills``: what still runs at its end.
     """
     sys.path[0] = str(ROOT)
     for module in imported:
@@ -201,15 +235,22 @@ def serve(descriptor: int, imported: tuple[str, ...], *, kills: bool = True) -> 
     if not kills:  # it is in its caller's group, whose signals are for those that it forked
         for number in STOPS:
             signal.signal(number, signal.SIG_IGN)
-    channel = socket.socket(fileno=descriptor)
+    first, *listening = (socket.socket(fileno=number) for number in (descriptor, *listener))
+    channels = [first]
     running: dict[int, tuple[int, socket.socket]] = {}  # pidfd → pid, and the socket that tells of it
     told: dict[socket.socket, int] = {}  # whose exit code is told, and not read yet
     while True:
         interested = {control: pid for pid, control in running.values()}
-        ready, _, _ = select.select([channel, *running, *interested, *told], [], [])
+        ready, _, _ = select.select([*listening, *channels, *running, *interested, *told], [], [])
         for one in ready:
-            if one is channel:
-                message, descriptors, _, _ = socket.recv_fds(channel, MESSAGE_BYTES, DESCRIPTORS_MAX)
+            if one in listening:
+                channels.append(one.accept()[0])
+            elif one in channels:
+                message, descriptors, _, _ = socket.recv_fds(one, MESSAGE_BYTES, DESCRIPTORS_MAX)
+                if not message and one is not first:
+                    channels.remove(one)
+                    one.close()
+                    continue
                 if not message:
                     for pid in interested.values() if kills else ():
                         _kill(pid)
@@ -222,7 +263,7 @@ def serve(descriptor: int, imported: tuple[str, ...], *, kills: bool = True) -> 
                         signal.signal(number, handler)
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
                 if not pid:
-                    for other in (channel, *interested, *told):
+                    for other in (*listening, *channels, *interested, *told):
                         other.close()
                     for handle in running:
                         os.close(handle)

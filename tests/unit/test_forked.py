@@ -53,13 +53,25 @@ def test_a_signal_ends_it_and_is_its_exit_code():
         assert process.wait(60) == -signal.SIGKILL
 
 
-def test_tests_that_are_killed_take_what_they_forked_with_them():
+@pytest.mark.parametrize("is_shared", [False, True], ids=["its own server", "the run's server"])
+def test_tests_that_are_killed_take_what_they_forked_with_them(is_shared):
+    environ = {**os.environ, **(forked.share(FEW) if is_shared else {})}
     code = "import os; from tests.forked import Forked; one = Forked(['-c', 'import time; time.sleep(600)'], imported=('json',), start_new_session=True)"
     with subprocess.Popen(
-        [sys.executable, "-c", f"{code}; print(one.pid, flush=True); input()"], cwd=ROOT, text=True,
+        [sys.executable, "-c", f"{code}; print(one.pid, flush=True); input()"], cwd=ROOT, env=environ, text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     ) as tests:  # fmt: skip
         process = Process.of(int(tests.stdout.readline()))
         assert process.alive
         tests.kill()
     until(lambda: not process.alive, "its end")
+
+
+def test_processes_of_tests_that_make_one_run_have_one_server():
+    environ = {**os.environ, **forked.share(FEW)}
+    code = "from tests import forked; print(forked.run(['-c', 'import os; print(os.getppid())'], imported=('json',)).stdout)"
+    runs = [
+        subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environ, capture_output=True, check=True).stdout
+        for _ in range(2)
+    ]
+    assert runs[0] == runs[1] != b""

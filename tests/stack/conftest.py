@@ -197,8 +197,8 @@ def one_region(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def other(make_stack: Callable[..., Stack], one_region: str) -> Iterator[Stack]:
-    """A second stack beside the shared one, of one region, that is not started yet."""
-    made = make_stack(NEARFETCH__REGIONS__PATH=one_region)
+    """A second stack beside the shared one, of one region, that is not started yet; its Python parts are forked."""
+    made = make_stack(forks=True, NEARFETCH__REGIONS__PATH=one_region)
     yield made
     made.end()
 

@@ -81,8 +81,11 @@ def test_the_foreground_says_what_died_and_ctrl_c_stops_everything(with_keys):
 
 @pytest.fixture(scope="module")
 def unsupervised(make_stack, one_region):
-    """A stack of one region whose supervisor and bridge were killed; what both were, and what its secrets are."""
-    made = make_stack(NEARFETCH__REGIONS__PATH=one_region)
+    """A stack of one region whose supervisor and bridge were killed; what both were, and what its secrets are.
+
+    Its Python parts are forked at its first start, and start as a user's at the next.
+    """
+    made = make_stack(forks=True, NEARFETCH__REGIONS__PATH=one_region)
     made.up("--detach", "--port", str(made.port))
     kept = json.loads((made.data / "kept.json").read_text())
     pids = made.pids()

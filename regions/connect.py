@@ -4,6 +4,7 @@ Redis clients have explicit time-outs and none of redis-py's own retries, which 
 repeats only idempotent writes.
 """
 
+import contextlib
 import functools
 import queue
 import random
@@ -242,7 +243,7 @@ def open_redis(url: str, *, name: str, block_seconds: float = 0.0, connections: 
 
 
 class Subscription(redis.client.PubSub):
-    """A subscription that pings its server. Otherwise it would never send anything, and not notice a server that is gone."""
+    """A subscription that notices a server that is gone, though it never sends anything by itself: it pings, and may be told to doubt."""
 
     def __init__(self, client: redis.Redis, *, ping_seconds: float = PING_SECONDS) -> None:
         """``ping_seconds``: between two pings at least."""
@@ -267,6 +268,14 @@ class Subscription(redis.client.PubSub):
             self._asked = now
             self.ping()
         return message
+
+    def doubt(self) -> None:
+        """The server did not answer elsewhere: the thread that reads connects and subscribes again. Any thread may call it."""
+        connection: Any = self.connection
+        sock = connection._sock if connection is not None else None  # noqa: SLF001 - redis-py has no public way
+        if sock is not None:
+            with contextlib.suppress(OSError):  # it was lost at this moment
+                sock.shutdown(socket.SHUT_RDWR)
 
     def reset(self) -> None:
         """redis-py's. The thread that reads calls it at its end, and the owner may call it at the same moment."""

@@ -51,7 +51,7 @@ from regions.schedule import Scale
 from regions.settings import ROOT, Region, Settings
 
 WATCH_SECONDS: Final = 1.0  # how long one turn waits to be told of something; then it reads beats
-TURN_SECONDS: Final = 0.05  # between two turns at least
+TURN_SECONDS: Final = 0.05  # from a turn that was told of something to the next one, at least
 STARTS_SECONDS: Final = 0.2  # how long one turn waits while suspects wait for their processes
 SILENT_SECONDS: Final = 2 * LEASE_MS / 1000  # a child without a beat for this long hangs
 HUNG_SECONDS: Final = 4.0  # a child without a beat for this long is reported to the hub
@@ -170,7 +170,7 @@ class Pool:
             region.metrics.host, region.metrics.workers_port, partial(self._metrics.samples, self._reporter)
         )
         self.stop = Stop()
-        self._is_refused = self._has_news = False
+        self._is_refused = self._has_news = self._was_told = False
         self._missing = 0
         self._lost, self._death = 0, ""  # normal processes that died, and how the last one did
         self._deaths: deque[float] = deque(maxlen=100)  # when (monotonic)
@@ -391,8 +391,8 @@ class Pool:
 
     def _watch(self) -> None:
         """Waits to be told of something, reads beats, removes children that died, kills silent ones."""
-        # The socket of a dying child is ready all the time.
-        time.sleep(max(0.0, self._watched + TURN_SECONDS - time.monotonic()))
+        if self._was_told:  # the socket of a dying child is ready all the time
+            time.sleep(max(0.0, self._watched + TURN_SECONDS - time.monotonic()))
         poll = select.poll()
         for one in self._children():  # a process that has begun wakes the pool only by its end
             poll.register(one.pipe, 0 if one.beat else select.POLLIN)
@@ -400,6 +400,7 @@ class Pool:
             poll.register(descriptor, select.POLLIN)
         ready = poll.poll(self._wait_seconds(time.monotonic()) * 1000)
         now = self._watched = time.monotonic()
+        self._was_told = bool(ready)
         if self._woken.fileno() in dict(ready):
             self._woken.recv(4096)
         for one in self._children():

@@ -173,7 +173,8 @@ class Claimed:
     worker, or takes it for dead), ``enough alone`` (the region has as many such processes as it may) or ``no wait`` (there
     was nothing, and a full Redis refused to wait).
     ``lapsed``: the lease was gone before this call renewed it. ``now_ms``: the region Redis's clock. ``call_ms``: in how many
-    ms the next of the tasks that wait for a host may be called (jobs.queue.turn), -1 if none waits.
+    ms the next of the tasks that wait for a host may be called (jobs.queue.turn), -1 if none waits. ``looked``: the replies to
+    a look in the same write, for ``Claimer.look_around``; () if there was none.
     """
 
     now_ms: int
@@ -181,6 +182,7 @@ class Claimed:
     refusal: str
     jobs: list[Job]
     call_ms: int = -1
+    looked: Sequence[Any] = ()
 
 
 @dataclass(slots=True, frozen=True)
@@ -267,21 +269,23 @@ class Claimer:
             for script in (CLAIM, FINISH, RETRY, DUE, GIVE_BACK)
         )
 
-    def claim(self, count: int, *, wait_seconds: float = 0.0) -> Claimed:
+    def claim(self, count: int, *, wait_seconds: float = 0.0, looks: bool = False) -> Claimed:
         """Renews the lease and claims up to ``count`` jobs, after waiting for one, in the same write.
 
-        A full Redis refuses the wait, not the claim. Raises ``RedisError``'s.
+        ``looks``: a write that waits looks around after the claim, too, as ``look_around`` without tasks. A full Redis refuses
+        the wait, not the claim. Raises ``RedisError``'s.
         """
         claim, asked_ms = self._claim_command(count), machine_ms()
         if not wait_seconds:
             return self._claimed(send(self._client, [claim], [CLAIM])[0], count, asked_ms)
         wait = ("BLMOVE", self._queue, self._queue, "LEFT", "LEFT", wait_seconds)
+        commands = [wait, claim, *(self._look_around([]) if looks else ())]
         self._is_waiting = True
         try:
-            waited, reply = send(self._blocking, [wait, claim], [CLAIM], wait_seconds=wait_seconds)
+            waited, reply, *looked = send(self._blocking, commands, [CLAIM, DUE], wait_seconds=wait_seconds)
         finally:
             self._is_waiting = False
-        claimed = self._claimed(reply, count, asked_ms)
+        claimed = self._claimed(reply, count, asked_ms, looked)
         no_wait = isinstance(waited, Exception) and not claimed.jobs and not claimed.refusal
         return replace(claimed, refusal="no wait") if no_wait else claimed
 
@@ -332,18 +336,25 @@ class Claimer:
         """Which of ``tasks`` are marked as cancelled, and the executions that the region holds for this worker, as members."""
         return _looked(tasks, *send(self._client, self._look(tasks), []))
 
-    def look_around(self, tasks: Sequence[str]) -> Look:
-        """Does what ``look`` and ``move_due`` do, and asks for the outbox and the scheduled jobs, all in one write."""
-        commands = [
+    def look_around(self, tasks: Sequence[str], looked: Sequence[Any] = ()) -> Look:
+        """Does what ``look`` and ``move_due`` do, and asks for the outbox and the scheduled jobs, all in one write.
+
+        ``looked``: of a claim that has asked already, without tasks.
+        """
+        if looked:
+            tasks = []
+        *replies, left, ended, first = looked or send(self._client, self._look_around(tasks), [DUE])
+        cancelled, held = _looked(tasks, *replies)
+        due_ms = float(value(first)[1]) * 1000 - self.clock.now_ms() if value(first) else math.inf
+        return Look(cancelled, held, list(map(_ended, value(ended))), bool(value(left)), due_ms)
+
+    def _look_around(self, tasks: Sequence[str]) -> list[tuple[Any, ...]]:
+        return [
             *self._look(tasks),
             ("XLEN", names.OUTBOX),
             self._due.command(),
             ("ZRANGE", self._scheduled, 0, 0, "WITHSCORES"),
         ]
-        *replies, left, ended, first = send(self._client, commands, [DUE])
-        cancelled, held = _looked(tasks, *replies)
-        due_ms = float(value(first)[1]) * 1000 - self.clock.now_ms() if value(first) else math.inf
-        return Look(cancelled, held, list(map(_ended, value(ended))), bool(value(left)), due_ms)
 
     def _look(self, tasks: Sequence[str]) -> list[tuple[Any, ...]]:
         held = [("SMEMBERS", self._held)]
@@ -370,8 +381,8 @@ class Claimer:
         nonce = os.urandom(8).hex()
         return self._claim.command(count=count, name=self.worker, nonce=nonce, kind=self._kind)
 
-    def _claimed(self, reply: Any, count: int, asked_ms: int) -> Claimed:
-        claimed = _claimed(reply)
+    def _claimed(self, reply: Any, count: int, asked_ms: int, looked: Sequence[Any] = ()) -> Claimed:
+        claimed = _claimed(reply, looked)
         self._may_be_left = len(claimed.jobs) >= count
         self.clock.note(claimed.now_ms, asked_ms)
         return claimed
@@ -396,10 +407,10 @@ def _ended(row: Sequence[bytes]) -> tuple[str, Outcome, int]:
     return one.entry.decode(), outcome, int(one.size_bytes)
 
 
-def _claimed(reply: Any) -> Claimed:
+def _claimed(reply: Any, looked: Sequence[Any]) -> Claimed:
     now_ms, lapsed, refusal, found, call_ms, frames = value(reply)
     jobs = [_job(_ClaimedRow(*row), now_ms, frames) for row in found]
-    return Claimed(now_ms, bool(lapsed), refusal.decode(), jobs, call_ms)
+    return Claimed(now_ms, bool(lapsed), refusal.decode(), jobs, call_ms, looked)
 
 
 def _job(row: _ClaimedRow, now_ms: int, frames: list[bytes]) -> Job:

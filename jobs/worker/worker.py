@@ -16,6 +16,7 @@ import socket
 import stat
 import threading
 import time
+from collections.abc import Sequence
 from itertools import chain
 from typing import Any, Final
 
@@ -43,9 +44,8 @@ WAIT_SECONDS: Final = 1.5  # for a job, while none runs and none is due; each cl
 CHECK_SECONDS: Final = 1.0  # between two looks at running jobs; a wait for a job is no longer then
 PAUSE_SECONDS: Final = 0.2  # after a refused claim
 STUCK_SECONDS: Final = 3.0  # a job that runs this long after its deadline is stuck; the hub waits for 5 s
-LISTEN_SECONDS: Final = (
-    3.2  # between two pings of the subscription's server; twice as long is connect.DEAF_SECONDS or more
-)
+# Between two pings of the subscription: a claim that gets no answer says sooner that its server is gone.
+LISTEN_SECONDS: Final = 60.0
 LISTEN_AFTER_FAILURES: Final = 5  # the back-off starts long: nobody waits for RQ's commands
 REPORTED_AFTER_MS: Final = 300  # the hub is told of jobs that run longer
 REFRESH_SECONDS: Final = (
@@ -59,6 +59,8 @@ REGISTER: Final = load("register")
 
 class Worker(BaseWorker):
     """The claim loop of a process, in its main thread. The name is RQ's."""
+
+    pubsub: connect.Subscription | None
 
     def __init__(
         self,
@@ -120,6 +122,7 @@ class Worker(BaseWorker):
         self._refreshed, self._are_limits_told = 0.0, True
         self._refreshing = threading.Lock()
         self._looked, self._is_due = 0.0, False
+        self._is_calm = False  # the last claim brought nothing; calls that follow each other do not wait for looks
         self._not_running: set[str] = set()
         self._not_held: set[str] = set()
         self.stop = Stop()
@@ -148,9 +151,9 @@ class Worker(BaseWorker):
         try:
             if not self._is_registered:
                 self._register()
-            self._claim()
-            if time.monotonic() - self._looked >= CHECK_SECONDS:
-                self._look()
+            looked = self._claim()
+            if looked or time.monotonic() - self._looked >= CHECK_SECONDS:
+                self._look(looked)
         except redis.exceptions.RedisError as error:
             self._back_off(error)
             return
@@ -183,19 +186,24 @@ class Worker(BaseWorker):
         late = not self.stop.is_unhurried and time.monotonic() - self.stop.asked > DRAIN_SECONDS
         return self.stop.is_cold or late or not self.threads.running()
 
-    def _claim(self) -> None:
+    def _claim(self) -> Sequence[Any]:
+        """Returns what a calm process's claim saw, for ``_look``: that and its wait are one question."""
         self.threads.is_stopping = self.stop.asked is not None
         if self.threads.is_stopping:
             self.threads.wait_until_idle(PAUSE_SECONDS)
             self.claimer.claim(0)  # renews the lease
-            return
+            return ()
         slots = self.threads.reserve(CLAIM_MAX, CHECK_SECONDS)
-        wait_seconds = CHECK_SECONDS if self._is_due or self.threads.running() else WAIT_SECONDS
+        is_idle = not self.threads.running()
+        wait_seconds = WAIT_SECONDS if is_idle and not self._is_due else CHECK_SECONDS
         try:
-            claimed = self.claimer.claim(slots, wait_seconds=wait_seconds if slots else 0.0)
+            claimed = self.claimer.claim(
+                slots, wait_seconds=wait_seconds if slots else 0.0, looks=is_idle and self._is_calm
+            )
         except redis.exceptions.RedisError:
             self.threads.release(slots)
             raise
+        self._is_calm = not claimed.jobs and not claimed.refusal
         self.threads.accept(claimed, slots)
         if claimed.refusal == "unregistered":
             self._is_registered = False
@@ -203,18 +211,19 @@ class Worker(BaseWorker):
             self.stop.request()
         elif claimed.refusal:
             self.stop.wait(PAUSE_SECONDS)
+        return claimed.looked
 
-    def _look(self) -> None:
+    def _look(self, looked: Sequence[Any] = ()) -> None:
         """Looks at the cancel marks of running jobs, and whether the region's Redis has the same jobs as this process.
 
         A job that the region counts as this process's, and that no thread runs, is given back: the reply to its claim was
         lost. A job that runs here and that the region does not count was taken back: it is stopped. Both happen only after
-        two looks, since a claim may be under way.
+        two looks, since a claim may be under way. ``looked``: of the claim that has asked already.
         """
         self._looked = time.monotonic()
         running = self.threads.running()
         self._give_up_the_stuck(running)
-        found = self.claimer.look_around([job.task for job in running])
+        found = self.claimer.look_around([job.task for job in running], looked)
         self.leftovers.see(has_left=found.has_left)
         self._is_due = found.due_ms < WAIT_SECONDS * 1000
         known = {job.member for job in running}
@@ -306,6 +315,8 @@ class Worker(BaseWorker):
         """Waits before the next try. The beat goes on."""
         if not self._failures:
             log.warning("the region's Redis is away", worker=self.name, error=str(error))
+            if self.pubsub is not None:
+                self.pubsub.doubt()
         self._failures += 1
         if self.stop.asked is not None:
             self.threads.wait_until_idle(PAUSE_SECONDS)
@@ -359,7 +370,7 @@ class Worker(BaseWorker):
         """Does nothing, like ``run_maintenance_tasks``."""
 
     def subscribe(self) -> None:
-        """RQ's, with a subscription that notices a server that is gone."""
+        """RQ's, with a subscription that can be doubted."""
         self.pubsub = connect.Subscription(self.connection, ping_seconds=LISTEN_SECONDS)
         self.pubsub.subscribe(**{self.pubsub_channel_name: self.handle_payload})
         thread: Any = self.pubsub.run_in_thread(

@@ -575,6 +575,31 @@ def test_a_look_sees_cancel_marks_and_what_the_region_holds(region_redis):
     assert 50_000 < found.due_ms < 70_000
 
 
+def test_a_claim_that_waits_looks_around_in_the_same_write(region_redis):
+    client, worker = region_redis.client, claimer(region_redis.url, block_seconds=1.0)
+    enqueue(client, [task(), task()])
+    (first,) = worker.claim(1).jobs
+    worker.claim(0, wait_seconds=0.01, looks=True)  # it connects, and loads the scripts
+    client.zadd(names.rq_registry("scheduled", REGION), {first.task: time.time() + 60})
+    before = client.info("stats")["total_reads_processed"]
+    claimed = worker.claim(1, wait_seconds=1.0, looks=True)
+    found = worker.look_around([first.task], claimed.looked)
+    assert client.info("stats")["total_reads_processed"] - before == 2, "the claim, and this question"
+    (second,) = claimed.jobs
+    assert (found.cancelled, found.held) == (set(), {first.member, second.member})
+    assert 50_000 < found.due_ms < 70_000
+
+
+def test_a_claim_whose_look_fails_brings_its_jobs_all_the_same(region_redis):
+    client, worker = region_redis.client, claimer(region_redis.url, block_seconds=1.0)
+    enqueue(client, [task()])
+    client.set(names.OUTBOX, "no stream")
+    claimed = worker.claim(1, wait_seconds=1.0, looks=True)
+    assert len(claimed.jobs) == 1
+    with pytest.raises(redis.exceptions.ResponseError, match="WRONGTYPE"):
+        worker.look_around([], claimed.looked)
+
+
 def test_a_look_does_not_read_what_waits(region_redis):
     """Tens of thousands may, and each process looks once a second."""
     client, worker = region_redis.client, claimer(region_redis.url)

@@ -1,6 +1,7 @@
 """A worker process and its parent: beat, command line, name."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -12,10 +13,11 @@ import pytest
 import redis
 
 from jobs.pool.processes import Child
+from jobs.queue import claim
 from jobs.worker.worker import Worker
 from regions import names
 from regions.settings import ROOT, Settings
-from tests.service.working import REGION, ObedientRunner, settings_for
+from tests.service.working import REGION, ObedientRunner, enqueue, settings_for, task
 from tests.waiting import until
 
 
@@ -49,6 +51,52 @@ def test_the_beat_goes_on_while_the_regions_redis_is_away(settings, region_redis
     for _ in range(3):
         worker.run_once()
         assert os.read(ours, 10) == b"."
+
+
+def test_an_idle_process_asks_its_redis_one_question_a_turn(settings, monkeypatch):
+    """Each one wakes the process and the Redis, and all processes of a region ask all the time."""
+    monkeypatch.setattr("jobs.worker.worker.WAIT_SECONDS", 0.01)
+    monkeypatch.setattr("jobs.worker.worker.CHECK_SECONDS", 0.0)
+    worker = Worker(settings, settings.one(REGION), "w1", ObedientRunner())
+    worker.run_once()
+    asked, send = [], claim.send
+    monkeypatch.setattr(claim, "send", lambda *args, **options: asked.append(args[1]) or send(*args, **options))
+    worker.run_once()
+    worker.unsubscribe()
+    assert [command[0] for commands in asked for command in commands] == [
+        "BLMOVE", "EVALSHA", "SMEMBERS", "XLEN", "EVALSHA", "ZRANGE",
+    ]  # fmt: skip
+    assert len(asked) == 1
+
+
+def test_a_job_whose_claim_was_not_answered_is_given_back_by_an_idle_process(settings, region_redis, monkeypatch):
+    monkeypatch.setattr("jobs.worker.worker.WAIT_SECONDS", 0.01)
+    worker = Worker(settings, settings.one(REGION), "w1", ObedientRunner())
+    worker.run_once()
+    enqueue(region_redis.client, [task()])
+    (lost,) = worker.claimer.claim(1).jobs  # no thread gets it
+    worker.run_once()
+    assert worker.claimer.look([])[1] == {lost.member}, "one look may have come in between"
+    worker.run_once()
+    worker.unsubscribe()
+    assert worker.claimer.look([])[1] == set()
+
+
+def test_a_claim_without_an_answer_makes_the_process_subscribe_again(settings, region_redis):
+    """Its subscription would not notice: it waits for commands, and sends nothing."""
+    worker = Worker(settings, settings.one(REGION), "w1", ObedientRunner())
+    worker.run_once()
+
+    def subscribers():
+        return [one["id"] for one in region_redis.client.client_list(_type="pubsub")]
+
+    until(lambda: len(subscribers()) == 1, "its subscription")
+    before = subscribers()
+    region_redis.running.signal(signal.SIGSTOP)
+    worker.run_once()
+    region_redis.running.signal(signal.SIGCONT)
+    until(lambda: len(subscribers()) == 1 and subscribers() != before, "another subscription")
+    worker.unsubscribe()
 
 
 def test_a_second_worker_of_a_live_ones_name_is_refused(settings):

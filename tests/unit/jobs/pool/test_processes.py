@@ -77,3 +77,18 @@ def test_a_process_is_told_once_that_definitions_have_changed():
         assert said == CHANGED
         child.tell()  # it is gone
         pool._remove(pool._slots[0], child)
+
+
+def test_only_a_turn_that_was_told_of_something_makes_the_next_one_pause(monkeypatch):
+    """A pause in each turn would wake an idle pool twice a turn."""
+    region, pauses = Region(name="fra"), []
+    pool = Pool(Settings(region={"fra": region}), region, ("/nowhere/python",))
+    monkeypatch.setattr("jobs.pool.processes.time.sleep", pauses.append)
+    with pool._waker, pool._woken:
+        pool._watch()
+        pool._watch()
+        assert not pauses
+        pool._wake()
+        pool._watch()
+        pool._watch()
+        assert len(pauses) == 1

@@ -256,6 +256,8 @@ def test_a_process_that_was_stopped_takes_no_step_back_that_nobody_made(start, r
     """It reads late what it was told before, and is the only one in its region: nobody contradicts it."""
     client = region_redis.client
     worker = start(claims=True)
+    first = client.zscore(names.WORKERS, "w1")
+    until(lambda: client.zscore(names.WORKERS, "w1") > first, "the worker to have read the answer to a claim")
     worker.send_signal(signal.SIGSTOP)
     began = own_ms(client)
     until(lambda: own_ms(client) > began + 2 * STEP_MS, "the stop to last longer than what counts as a step")

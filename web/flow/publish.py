@@ -376,8 +376,6 @@ class Publisher:
             connection.close()
 
     def _lost(self, error: Any) -> None:
-        if self._down is None:
-            self._lost_at.append(time.monotonic())
         if self._down is None or self._loop.failures == 0:
             log.warning("broker away", error=str(error))
         self._fail("the broker is away")
@@ -385,6 +383,8 @@ class Publisher:
             self._connection.ioloop.stop()
 
     def _fail(self, reason: str) -> None:
+        if self._down is None:  # of a lost connection the channels hear first, then ``_lost``
+            self._lost_at.append(time.monotonic())
         with self._lock:  # whatever is sent before has its place in a lane, and what comes later is not sent
             self._down, self._blocked, self._declarer = reason, None, None
             lanes, self._lanes, self._opening = list(self._lanes.values()), {}, set()

@@ -66,6 +66,17 @@ def test_a_publisher_that_is_stopped_leaves_the_broker(tmp_path, rabbitmq):
     assert made.unavailable
 
 
+def test_each_connection_that_is_lost_counts_once_and_another_one_is_made(publisher, capfd):
+    for number in range(1, RESTARTS + 1):
+        assert "rabbitmq-restarts" not in {one.name for one in publisher.faults()}
+        publisher._connection._transport._sock.shutdown(socket.SHUT_RDWR)
+        until(lambda number=number: len(publisher._lost_at) == number, "the loss to be seen")
+        until(lambda: publisher.unavailable is None, "the broker")
+    assert "rabbitmq-restarts" in {one.name for one in publisher.faults()}
+    said = capfd.readouterr().out
+    assert (said.count("broker away"), said.count("publisher failed")) == (RESTARTS, 0)
+
+
 def test_a_queue_that_is_gone_is_declared_again_by_the_next_look(broker, publisher):
     broker.channel().queue_delete(QUEUE)
     until(lambda: publisher.look() or set(publisher.queued) == {"fra", "nyc", "sin"}, "a look at all queues", 60)

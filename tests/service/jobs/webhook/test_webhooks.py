@@ -306,6 +306,14 @@ def test_webhooks_that_are_due_together_are_made_together(site, receiver, monkey
     assert site.webhooks._loop.failures == 0, "the next outage begins with a short wait"
 
 
+def test_a_gateway_makes_jobs_until_it_stops(site, receiver):
+    request, queue = site.end(receiver.url), names.rq_queue(names.WEBHOOK_QUEUE)
+    site.webhooks.start()
+    until(lambda: site.client.lrange(queue, 0, -1) == [request.encode()], "the job")
+    site.webhooks.stop()
+    until(lambda: not site.webhooks._loop.thread.is_alive(), "its thread to end")
+
+
 def test_what_is_told_does_not_need_the_ledger_any_more(site, receiver):
     """No gateway and no process that calls ran for an hour."""
     new = site.begin(receiver.url)

@@ -420,6 +420,7 @@ def test_how_long_an_accept_took_is_counted_for_its_region_if_it_has_one(patient
         assert isinstance(half.submit(new_request(regions))[0], Accepted)
     counted = {labels: sum(cells[:-1]) for labels, cells in half.ledger.tally.hops.counts()}
     assert counted == {("accept", "fra"): 2, ("accept", ""): 1}
+    assert half.ledger.tally.requests.counts() == [(("accepted",), 3)]
 
 
 def test_the_room_that_a_request_needs_at_the_hub_has_its_attrs_and_its_webhook_in_it(patient, half, monkeypatch):

@@ -179,6 +179,9 @@ def test_a_stream_whose_last_id_is_used_up_begins_anew(parts):
     new, times = parts.accepted("fra")
     send_home(parts.fra, new, new.tasks[0], times.created_ms + 10)
     until(lambda: parts.settler.run_once() or parts.ledger.read(new.id).done, "its next task")
+    until(lambda: parts.settler.run_once() or not parts.client.xlen(names.out_stream("fra")), "the stream to be read")
+    parts.looks()
+    assert parts.client.exists(names.out_stream("fra")), "whose ids are as they should be, stays"
 
 
 def test_a_region_with_very_many_connections_loses_them(parts):
@@ -191,6 +194,35 @@ def test_a_region_with_very_many_connections_loses_them(parts):
     assert "connections" in parts.barred()
     assert not parts.barred("nyc")
     assert parts.client.info("clients")["connected_clients"] < 20
+
+
+@pytest.mark.parametrize("maxmemory", ["64mb", "0"])
+def test_a_region_may_have_many_connections_while_the_hub_has_enough_left(parts, maxmemory):
+    parts.client.config_set("maxclients", 60)
+    parts.client.config_set("maxmemory", maxmemory)
+    for one in [parts.region("fra") for _ in range(20)]:
+        one.time()
+    parts.looks()
+    assert not parts.barred()
+
+
+def test_what_nobody_asked_for_adds_up_for_a_minute(parts, monkeypatch):
+    size = int(0.6 * holdings.SURPLUS_SHARE * parts.hub.region_bytes_max)
+    monkeypatch.setattr(holdings, "WINDOW_SECONDS", 0.0)
+    for _ in range(3):
+        parts.holdings._note("fra", size)
+    assert not parts.barred()
+    monkeypatch.setattr(holdings, "WINDOW_SECONDS", 600.0)
+    parts.holdings._note("fra", size)
+    assert parts.barred()
+
+
+def test_a_region_without_a_user_of_its_own_is_let_in_when_its_time_is_over(parts):
+    """Its hub has been set up anew meanwhile, or by hand."""
+    parts.client.hset(names.BARRED, "sin", "1 it sent too much")
+    assert parts.barred("sin")
+    parts.looks()
+    assert not parts.barred("sin")
 
 
 def test_a_region_whose_clients_hold_much_memory_loses_them(parts):
@@ -241,7 +273,7 @@ def test_a_region_whose_bar_had_no_answer_is_kept_out_by_the_next_look_and_let_i
     assert (parts.barred(), connect.redis_now_ms(parts.region("fra")) > 0) == ("", True)
 
 
-def test_a_gateway_that_may_not_keep_a_region_out_deletes_all_the_same(tmp_path, start_redis):
+def test_a_gateway_that_may_not_keep_a_region_out_deletes_all_the_same(tmp_path, start_redis, capfd):
     parts = Parts(tmp_path, start_redis)
     parts.client.execute_command(
         "ACL", "SETUSER", "gateway", "on", ">word", "~*", "&*", "+@all", "-@admin", "-acl", "-client|kill"
@@ -253,6 +285,8 @@ def test_a_gateway_that_may_not_keep_a_region_out_deletes_all_the_same(tmp_path,
     until(lambda: parts.looks() or not list(parts.client.scan_iter("nf:res:*")), "the keys to go")
     assert connect.redis_now_ms(parts.region("fra")) > 0
     assert "nobody asked for" in parts.barred()
+    parts.looks()
+    assert capfd.readouterr().out.count("this gateway can't keep a region out of the hub") == 1
     parts.holdings.stop()
     parts.hub.stop()
 
@@ -301,6 +335,7 @@ def test_one_gateway_looks_at_a_time(parts, tmp_path):
     parts.fra.set(names.result("fra", "x"), b"x")
     other.run_once()
     assert parts.client.exists(names.result("fra", "x"))
+    assert not other._is_filling, "it has nothing to haste for"
     parts.client.delete(names.HOLDINGS)  # as if its gateway were gone for longer than its lease
     other._look_at = 0.0
     other.run_once()
@@ -330,6 +365,9 @@ def test_haste_ends_where_nothing_is_wrong_and_begins_when_the_hub_fills(parts):
     assert not is_hasty()
     parts.holdings._look_at_clients(parts.client.info())
     assert not parts.holdings._is_filling  # nothing has grown since
+    parts.client.set("little", MEGABYTE[:600_000])
+    parts.holdings._look_at_clients(parts.client.info())
+    assert not parts.holdings._is_filling  # a hundredth is nothing
     for number in range(5):
         parts.client.set(f"more:{number}", MEGABYTE)
     parts.holdings._look_at_clients(parts.client.info())

@@ -68,7 +68,8 @@ def test_looking_back_finds_what_looking_ahead_does(at, cron, zone):
     now = at.replace(tzinfo=UTC).timestamp()
     rule = ScaleRule(cron=cron, timezone=zone, min=3)
     begins = []
-    for when in CronSim(cron, datetime.fromtimestamp(now, UTC).astimezone(ZoneInfo(zone)) - timedelta(days=40)):
+    back = timedelta(days=40 if cron.startswith("0 0 1") else 8)  # as rarely as it begins: of some there are 200 a day
+    for when in CronSim(cron, datetime.fromtimestamp(now, UTC).astimezone(ZoneInfo(zone)) - back):
         if when.timestamp() > now:
             break
         begins.append(when.timestamp())

@@ -33,7 +33,7 @@ class Outcome:
     """What the tests of a promise did: what each that failed said, what broke before its own assertions, what passed."""
 
     failed: list[tuple[str, str]] = field(default_factory=list)
-    broken: list[str] = field(default_factory=list)
+    broken: list[tuple[str, str]] = field(default_factory=list)
     passed: list[str] = field(default_factory=list)
 
     def fails(self, test: str, reason: str) -> str:
@@ -42,8 +42,11 @@ class Outcome:
         return next((one[0].strip()[:SHOWN] for one in found if one), "")
 
     def __str__(self) -> str:
-        found = [f"{name} failed: {' '.join(said.split())[:300]}" for name, said in self.failed]
-        found += [f"{name} broke" for name in self.broken]
+        found = [
+            f"{name} {how}: {' '.join(said.split())[:300]}"
+            for how, ended in (("failed", self.failed), ("broke", self.broken))
+            for name, said in ended
+        ]
         return "; ".join([*found, f"{len(self.passed)} passed"])
 
 
@@ -95,11 +98,11 @@ def outcome(folder: Path, name: str) -> Outcome:
     found = Outcome()
     for case in ET.parse(report).iter("testcase") if report.exists() else ():
         test = case.get("name", "")
-        failure = case.find("failure")
+        failure, error = case.find("failure"), case.find("error")
         if failure is not None:
             found.failed.append((test, f"{failure.get('message')}\n{failure.text}"))
-        elif case.find("error") is not None:
-            found.broken.append(test)
+        elif error is not None:
+            found.broken.append((test, f"{error.get('message')}"))
         else:
             found.passed.append(test)
     return found

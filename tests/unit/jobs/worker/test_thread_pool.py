@@ -327,6 +327,14 @@ def test_a_thread_takes_the_job_that_its_end_brings_and_gives_it_away_where_it_h
     assert not waits.is_alive()
 
 
+def test_a_job_that_was_given_up_ends_once():
+    parts = idle_pool()
+    parts._executor.stuck = lambda *_: Ending(outcome(1), "")
+    (one,) = running(parts, 1)
+    assert parts.give_up(one, 1.0)
+    assert not parts.give_up(one, 1.0)
+
+
 def test_a_lapsed_lease_is_told_from_the_second_claim_on(capfd):
     """Before its first claim a process had none."""
     parts = idle_pool()

@@ -141,7 +141,8 @@ def test_tasks_for_which_clients_wait_have_a_process_of_their_own(start, region_
     until(lambda: second in results(hub), "the next result")
     assert [one.name.split(".")[2] for one in mark.iterdir() if one.name.startswith(second)] == [str(again)]
     gate.touch()
-    until(lambda: sorted(results(hub)) == sorted([first, second, *ids]), "all results")
+    # The first one's result may come twice: another process sends what the killed one did not take out of the outbox.
+    until(lambda: set(results(hub)) == {first, second, *ids}, "all results")
 
 
 def test_while_the_process_for_urgent_tasks_hangs_the_others_run_them(start, region_redis, hub_redis):

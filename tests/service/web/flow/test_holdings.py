@@ -200,8 +200,10 @@ def test_a_region_with_very_many_connections_loses_them(parts):
 def test_a_region_may_have_many_connections_while_the_hub_has_enough_left(parts, maxmemory):
     parts.client.config_set("maxclients", 60)
     parts.client.config_set("maxmemory", maxmemory)
-    for one in [parts.region("fra") for _ in range(20)]:
+    clients = [parts.region("fra") for _ in range(20)]
+    for one in clients:
         one.time()
+    until(lambda: parts.client.info("memory")["mem_clients_normal"] > 10_000, "the hub to have counted its clients")
     parts.looks()
     assert not parts.barred()
 

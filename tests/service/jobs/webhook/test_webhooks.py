@@ -487,6 +487,12 @@ def test_a_claim_that_waits_has_a_connection_of_its_own(hub_redis):
     there.close()
 
 
+def test_each_thread_that_calls_and_the_claim_need_not_wait_for_a_connection(hub_redis):
+    queue = open_queue(hub_redis.url, "test", 60_000, 1.0, 2)
+    assert len({queue._client.connection_pool.get_connection() for _ in range(3)}) == 3
+    queue._client.close()
+
+
 def test_a_full_hub_can_not_be_waited_on_and_still_gives_its_jobs(site):
     queue = open_queue(site.redis.url, "test", 60_000, 1.0, 2)
     request = site.end("http://127.0.0.1:9/hook")

@@ -242,6 +242,7 @@ def test_unanswered_results_are_bounded_in_bytes_and_in_batches(
     far_hub.control.heal("redis")
     ship(shipper)
     assert len(results(hub_redis.client)) == 3 + 4
+    assert home.flying_bytes == 0
 
 
 def test_what_a_far_hub_did_not_answer_is_sent_again_in_its_order(region_redis, hub_redis, unhurried, far_hub):

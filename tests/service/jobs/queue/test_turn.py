@@ -375,6 +375,7 @@ def test_a_retry_without_a_turn_ends_as_it_failed(client, region_redis):
     client.hset(names.host(HOST), "mean", 60_000)
     worker.move_due()
     assert worker.claim(1).jobs == []
+    assert fetch(client, id_).get_status() == JobStatus.SCHEDULED  # it is in no queue any more
     ((_, outcome, _),) = until(worker.move_due, "its end")
     assert (outcome.task, outcome.status) == (id_, "failed")
     assert scheduled(client) == []

@@ -30,7 +30,7 @@ CALM_SECONDS: Final = 2.0  # the same after a look that found nothing
 LEASE_MS: Final = 30_000  # longer than one batch can take
 AGAIN_MS: Final = 1_000  # until a request that is not accepted yet is looked at again
 BATCH: Final = 200
-PING_SECONDS: Final = 5.0
+PING_SECONDS: Final = 3.0
 READ_AT_ONCE: Final = 20  # requests whose results are in memory together, until their mean size is known
 READ_BYTES: Final = 8_000_000  # of results read at once, since the hub answers nobody while it reads them
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # the server imports this module
 
 IDLE_SECONDS: Final = 60.0  # for a connection without a request
 HEAD_SECONDS: Final = 10.0  # for a head, from its first byte to its end
+SLOW_HEAD_SECONDS: Final = 2.0  # a head that takes longer gives its place to another client, if there is no other
 BODY_SECONDS: Final = 30.0  # for a body, from the end of its head
 READ_BYTES: Final = 65_536  # at once; other connections wait while they are parsed
 ACCEPT_AT_ONCE: Final = 64
@@ -142,9 +143,16 @@ class Inlet:
             self._epoll.modify(self._listener.fileno(), select.EPOLLIN if is_open else 0)
 
     def _make_room(self) -> bool:
-        """Closes the connection that has been idle for longest; False if every one has sent a part of a request."""
+        """Closes the connection that has been idle for longest, or else one whose head takes long; False if there is none."""
         for fd, connection in list(self._armed.items()):
             if not connection.received_bytes:
+                del self._armed[fd]
+                connection.close_now()
+                return True
+        # A head comes in one piece or two. Without this, clients that send half of one keep everybody out, also who looks for the reason.
+        slow_at = time.monotonic() + HEAD_SECONDS - SLOW_HEAD_SECONDS
+        for fd, connection in list(self._armed.items()):
+            if not connection.receiver.has_head and connection.deadline < slow_at:
                 del self._armed[fd]
                 connection.close_now()
                 return True

@@ -276,6 +276,23 @@ def test_idle_connections_make_room_for_new_ones(start_site, monkeypatch):
         assert len(site.server.connections) <= 20
 
 
+def test_slow_heads_make_room_if_no_connection_is_idle(start_site, monkeypatch):
+    site = start_site()
+    monkeypatch.setattr(site.server.inlet, "_connections_max", 20)
+    with contextlib.ExitStack() as stack:
+        begun = [stack.enter_context(Wire(site.port)) for _ in range(20)]
+        for one in begun:
+            one.socket.sendall(GET)
+        until(lambda: sum(bool(one.receiver.held) for one in site.server.connections) == 20, "the halves of heads")
+        with Wire(site.port) as refused:
+            assert refused.is_closed()  # they have only begun
+        monkeypatch.setattr(inlet, "SLOW_HEAD_SECONDS", 0.0)
+        assert ask(site.port, "GET", "/next").status == 200
+        assert begun[0].is_closed()
+        begun[1].socket.sendall(b"\r\n")
+        assert begun[1].reply().body == b"/seen"
+
+
 class LastDescriptor:
     """A listener that gets one connection more. Linux looks for a descriptor first, so accept then fails also if nobody waits."""
 

@@ -14,11 +14,15 @@ from tests.waiting import until
 from tests.wire import ask
 
 FIRES_SECONDS = 240.0
+# By these faults no alert fires; promtool tests their rules.
+NOT_FIRED = {"region-workers-hang": "the pool has replaced the process before the alert's minute is over"}
 
 
 def run(names: list[str]) -> int:
     """Does each fault whose alert is named, or all. Returns the exit code."""
-    cases = [case for case in ALL if not names or case.alert in names]
+    for name in (name for name in names or NOT_FIRED if name in NOT_FIRED):
+        print(f"  {name}: not done, {NOT_FIRED[name]}", flush=True)
+    cases = [case for case in ALL if case.alert not in NOT_FIRED and (not names or case.alert in names)]
     by_keys = {has: [case for case in cases if case.has_keys == has] for has in (False, True)}
     return 1 if sum(failed(some, has_keys=has) for has, some in by_keys.items()) else 0
 

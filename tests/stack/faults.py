@@ -26,6 +26,7 @@ from tests import site
 from tests.service.jobs.webhook.receiving import SECRET
 from tests.waiting import until
 from tests.wire import Reply, ask
+from web.api.faults import LATE_SECONDS
 from web.flow.dead import DeadLetters
 from web.hub.faults import RESTARTS, RESTARTS_MS
 
@@ -324,6 +325,12 @@ def _late(stack: OwnStack) -> None:
     asked(stack, *({"source": "alerts.slow", "params": {"n": n}} for n in range(60)), deadline=290)
 
 
+def _late_for_long(stack: OwnStack) -> float:
+    """Late tasks are a fault once a region has been late for some time."""
+    _late(stack)
+    return time.monotonic() + LATE_SECONDS
+
+
 def _quick(stack: OwnStack) -> None:
     """What is left of them succeeds at once: a source whose runs fail would be degraded for long."""
     site.behave(stack.ports.site, prefix=FAR, status=200, body="<p><b>quick</b></p>")
@@ -513,7 +520,7 @@ CASES = (
     Case("gateway-restarts", "the gateway is killed again and again", _killed("gateway", _serves), _nothing, lasts_seconds=RESTARTS_MS / 1000),
     Case("gateway-connections-full", "clients open more connections than the gateway may", CONNECTIONS.do, CONNECTIONS.undo, CONNECTIONS.again),
     Case("region-outbox-full", f"{REGION} may write no results at the hub", _no_results, _results_again),
-    Case("region-late", f"{SMALL} gets more slow tasks than it has threads for", _late, _quick),
+    Case("region-late", f"{SMALL} gets more slow tasks than it has threads for", _late_for_long, _quick),
     Case("region-backlog", f"{SMALL} gets more tasks than its Redis may hold", _late, _quick),
     Case("region-workers-hang", f"a worker process of {REGION} stands still", _hang_worker, _nothing),
     slow("hub-redis-slow", "hub", 0.25),

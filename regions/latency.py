@@ -6,26 +6,27 @@ from collections import deque
 from typing import Final
 
 LOOKS: Final = 5
+QUICK_LOOKS: Final = 15  # that a slow server must have answered in time; of one that stalls, every other call may be quick
 
 
 class Latency:
-    """The times of the last ``LOOKS`` answers. One thread adds them, any thread may read.
+    """The times of a server's last answers. One thread adds them, any thread may read.
 
-    A server is slow from when more than half of these answers were late; a single late answer says nothing. It stays slow until
-    none of them is late, since a server that stalls again and again answers some calls at once.
+    A server is slow from when more than half of the last ``LOOKS`` answers were late; a single late answer says nothing. It stays slow
+    until none of the last ``QUICK_LOOKS`` was late, since a server that stalls again and again answers some calls at once.
     """
 
     def __init__(self, late_seconds: float) -> None:
         """``late_seconds``: an answer that takes longer is late."""
         self._late_seconds = late_seconds
-        self._took: deque[float] = deque(maxlen=LOOKS)
+        self._took: deque[float] = deque(maxlen=QUICK_LOOKS)
         self.is_slow = False
 
     def add(self, seconds: float) -> None:
         """Adds the time that one answer took."""
         self._took.append(seconds)
-        late = sum(one > self._late_seconds for one in self._took)
-        self.is_slow = 2 * late > LOOKS or (self.is_slow and late > 0)
+        late = [one > self._late_seconds for one in self._took]
+        self.is_slow = 2 * sum(late[-LOOKS:]) > LOOKS or (self.is_slow and any(late))
 
     def clear(self) -> None:
         """Forgets all answers: the server is away, and the next one is another."""
@@ -34,8 +35,8 @@ class Latency:
 
     @property
     def is_quick(self) -> bool:
-        """Whether none of the last answers was late, so that the next look has time."""
-        return not any(one > self._late_seconds for one in tuple(self._took))
+        """Whether the server is not slow and none of the last answers was late, so that the next look has time."""
+        return not self.is_slow and not any(one > self._late_seconds for one in tuple(self._took)[-LOOKS:])
 
     @property
     def seconds(self) -> float:
@@ -43,7 +44,7 @@ class Latency:
         took = tuple(self._took)
         if self.is_slow:
             return max(took, default=0.0)
-        return statistics.median(took) if len(took) == LOOKS else 0.0
+        return statistics.median(took[-LOOKS:]) if len(took) >= LOOKS else 0.0
 
 
 def uneven(seconds: float) -> float:

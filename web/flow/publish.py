@@ -23,6 +23,7 @@ from pika.channel import Channel
 
 from regions import connect, frames, logs, names, topology
 from regions.counts import CELLS
+from regions.latency import Latency, uneven
 from regions.loop import Loop
 from regions.metrics import Sample
 from regions.settings import Settings
@@ -34,8 +35,8 @@ UNANSWERED_SECONDS: Final = 3.0  # a broker that owes their answer for longer ha
 NOT_FOUND: Final = 404
 FULL_SECONDS: Final = 5.0  # for how long a fault says that a queue refused a message
 LOST_SECONDS: Final = 60.0  # for which losses are counted
-SLOW_SECONDS: Final = 0.25  # to answer one question, three times in a row
-SLOW_LOOKS: Final = 3
+SLOW_SECONDS: Final = 0.25  # for the answer to a question
+SUSPECT_SECONDS: Final = 0.5  # between two questions after a late answer
 
 log = logs.get("publish")
 
@@ -59,7 +60,8 @@ class Publisher:
         self._looker: Channel | None = None
         # When it was asked what it has not answered (monotonic; 0: it owes nothing), and when it was asked last.
         self._asked_at = self._looked_at = 0.0
-        self._answered_in: deque[float] = deque(maxlen=SLOW_LOOKS)  # seconds
+        self._look_in = LOOK_SECONDS  # after the last look
+        self._latency = Latency(SLOW_SECONDS)
         self._lost_at: deque[float] = deque(maxlen=100)  # when it was lost (monotonic)
         self._refused_at: dict[str, float] = {}  # by region: when its queue refused a message
         self.queued: dict[str, Queued] = {}  # by region, at the last look; empty while the broker is away
@@ -117,8 +119,9 @@ class Publisher:
             found.append(Found("rabbitmq-restarts", f"RabbitMQ comes and goes: it was lost {lost} times in a minute"))
         if (reason := self.state) is not None:
             return [*found, Found("rabbitmq-blocked" if self._is_blocked else "rabbitmq-away", reason)]
-        if len(self._answered_in) == SLOW_LOOKS and (least := min(self._answered_in)) > SLOW_SECONDS:
-            found.append(Found("rabbitmq-slow", f"RabbitMQ is slow: it answers after {least:.1f} s"))
+        if self._latency.is_slow:
+            slow = f"RabbitMQ is slow: it takes up to {self._latency.seconds:.1f} s to answer"
+            found.append(Found("rabbitmq-slow", slow))
         for region in list(self._regions):
             if why := self.silent_in(region):
                 found.append(Found("region-queue-away", why, region=region))
@@ -294,7 +297,7 @@ class Publisher:
 
     def _look(self) -> None:
         connection, now = self._connection, time.monotonic()
-        if connection is None or self._down is not None or self._asked_at or now - self._looked_at < LOOK_SECONDS:
+        if connection is None or self._down is not None or self._asked_at or now - self._looked_at < self._look_in:
             return
         self._asked_at = self._looked_at = now
         if self._looker is None:
@@ -319,7 +322,8 @@ class Publisher:
 
         def answered(region: str, frame: Any) -> None:
             if not counts:
-                self._answered_in.append(time.monotonic() - self._asked_at)
+                self._latency.add(time.monotonic() - self._asked_at)
+                self._look_in = LOOK_SECONDS if self._latency.is_quick else uneven(SUSPECT_SECONDS)
             before, method = counts.get(region, Queued()), frame.method
             ready, consumers = before.ready + method.message_count, before.consumers + method.consumer_count
             counts[region] = Queued(ready, consumers, time.monotonic())
@@ -389,7 +393,8 @@ class Publisher:
             self._down, self._blocked, self._declarer = reason, None, None
             lanes, self._lanes, self._opening = list(self._lanes.values()), {}, set()
             self._looker, self._asked_at, self.queued = None, 0.0, {}
-            self._answered_in.clear()
+            self._latency.clear()
+            self._look_in = LOOK_SECONDS
         self._fail_all(lanes, reason)
 
     def _fail_all(self, lanes: Iterable[Lane], reason: str) -> None:

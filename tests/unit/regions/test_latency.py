@@ -2,7 +2,7 @@
 
 import pytest
 
-from regions.latency import LOOKS, Latency, uneven
+from regions.latency import LOOKS, QUICK_LOOKS, Latency, uneven
 
 
 def made(*seconds: float) -> Latency:
@@ -22,7 +22,9 @@ def made(*seconds: float) -> Latency:
         ((0.2, 0.01, 0.2, 0.02, 0.03), False, 0.03),
         ((0.2, 0.01, 0.2, 0.02, 0.15), True, 0.2),
         ((0.2, 0.2, 0.2, 0.01, 0.01, 0.01, 0.01), True, 0.2),
-        ((0.2, 0.2, 0.2, 0.01, 0.02, 0.03, 0.04, 0.05), False, 0.03),
+        ((0.2, 0.2, 0.2, *[0.01] * (QUICK_LOOKS - 1)), True, 0.2),
+        ((0.2, 0.2, 0.2, *[0.01] * (QUICK_LOOKS - 1), 0.2), True, 0.2),
+        ((0.2, 0.2, 0.2, *[0.01] * QUICK_LOOKS), False, 0.01),
     ],
 )
 def test_most_answers_must_be_late_and_then_none_may_be(seconds, is_slow, typical):
@@ -34,6 +36,7 @@ def test_after_a_late_answer_the_next_look_does_not_wait_long():
     assert made(0.01).is_quick
     assert not made(0.2, 0.01).is_quick
     assert made(0.2, *[0.01] * LOOKS).is_quick
+    assert not made(0.2, 0.2, 0.2, *[0.01] * LOOKS).is_quick  # it is slow
 
 
 def test_a_server_that_was_lost_begins_anew():

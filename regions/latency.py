@@ -6,20 +6,22 @@ from collections import deque
 from typing import Final
 
 LOOKS: Final = 5
-QUICK_LOOKS: Final = 15  # that a slow server must have answered in time; of one that stalls, every other call may be quick
+QUICK_LOOKS: Final = (
+    15  # that a slow server must have answered in time; of one that stalls, every other call may be quick
+)
 
 
 class Latency:
     """The times of a server's last answers. One thread adds them, any thread may read.
 
     A server is slow from when more than half of the last ``LOOKS`` answers were late; a single late answer says nothing. It stays slow
-    until none of the last ``QUICK_LOOKS`` was late, since a server that stalls again and again answers some calls at once.
+    until none of the last ``quick_looks`` was late, since a server that stalls again and again answers some calls at once.
     """
 
-    def __init__(self, late_seconds: float) -> None:
-        """``late_seconds``: an answer that takes longer is late."""
+    def __init__(self, late_seconds: float, quick_looks: int = QUICK_LOOKS) -> None:
+        """``late_seconds``: an answer that takes longer is late. ``quick_looks``: ``LOOKS`` or more."""
         self._late_seconds = late_seconds
-        self._took: deque[float] = deque(maxlen=QUICK_LOOKS)
+        self._took: deque[float] = deque(maxlen=quick_looks)
         self.is_slow = False
 
     def add(self, seconds: float) -> None:

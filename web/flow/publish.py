@@ -36,7 +36,8 @@ NOT_FOUND: Final = 404
 FULL_SECONDS: Final = 5.0  # for how long a fault says that a queue refused a message
 LOST_SECONDS: Final = 60.0  # for which losses are counted
 SLOW_SECONDS: Final = 0.25  # for the answer to a question
-SUSPECT_SECONDS: Final = 0.5  # between two questions after a late answer
+SUSPECT_SECONDS: Final = 0.5  # between two questions after a late answer; who calls does so once a second
+QUICK_LOOKS: Final = 7  # that a slow broker must have answered in time
 
 log = logs.get("publish")
 
@@ -61,7 +62,7 @@ class Publisher:
         # When it was asked what it has not answered (monotonic; 0: it owes nothing), and when it was asked last.
         self._asked_at = self._looked_at = 0.0
         self._look_in = LOOK_SECONDS  # after the last look
-        self._latency = Latency(SLOW_SECONDS)
+        self._latency = Latency(SLOW_SECONDS, QUICK_LOOKS)
         self._lost_at: deque[float] = deque(maxlen=100)  # when it was lost (monotonic)
         self._refused_at: dict[str, float] = {}  # by region: when its queue refused a message
         self.queued: dict[str, Queued] = {}  # by region, at the last look; empty while the broker is away

@@ -3,7 +3,7 @@
     Acceptor   answered 503; the hub or a region may have a part of the request ── add ──┬─ refusal: the hub
     DELETE, sweep   the hub has ended these tasks already ── cancel ─────────────────────┴─ cancel: each task's region
 
-All of it runs on one thread. Cancels go to the publisher first, which does not block; many refusals share one round trip.
+All of it runs on one thread. Many refusals share one round trip, which comes first; then cancels go to the publisher.
 A failure is tried again after ``AGAIN_SECONDS``, whatever else comes meanwhile. Each region has a queue of its own here, so
 that a region whose broker queue is silent does not hold up the others.
 
@@ -150,7 +150,6 @@ class Cleaner:
         try:
             for lane in self._lanes.values():
                 lane.again_at = 0.0
-            self._send_cancels()
             while self._refusals:
                 self._refuse_at = 0.0
                 if not self._refuse_some():
@@ -158,13 +157,17 @@ class Cleaner:
                         log.warning("the hub was not told what was refused", requests=list(self._refusals)[:SHOWN])
                         break
                     time.sleep(FINISH_AGAIN_SECONDS)
+            self._send_cancels()
         except Exception:
             log.exception("the last clean-up failed", kept=self._kept)
 
     def run_once(self) -> None:
-        """Hands the due cancels to the publisher, and sends one share of the refusals to the hub."""
-        self._send_cancels()
+        """Sends one share of the refusals to the hub, and hands the due cancels to the publisher.
+
+        The hub comes first: of what was refused nothing may be read, while a task that runs in vain costs a fetch.
+        """
         self._refuse_some()
+        self._send_cancels()
 
     def _wait(self) -> bool:
         """Waits until something is due; False when stopping."""
@@ -205,6 +208,8 @@ class Cleaner:
         except HubUnavailable:
             self._refuse_at = time.monotonic() + AGAIN_SECONDS
             return False
+        if accepted := [request for (request, _), state in zip(some, states, strict=True) if state == b"accepted"]:
+            log.info("refused requests were accepted before", requests=accepted[:SHOWN])
         with self._changed:
             for (request, tasks), state in zip(some, states, strict=True):
                 then = self._unwritten.pop(request, None)

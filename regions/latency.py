@@ -6,9 +6,8 @@ from collections import deque
 from typing import Final
 
 LOOKS: Final = 5
-QUICK_LOOKS: Final = (
-    15  # that a slow server must have answered in time; of one that stalls, every other call may be quick
-)
+# A slow server must have answered this many calls in a row in time: of one that stalls, every other answer may be quick.
+QUICK_LOOKS: Final = 15
 
 
 class Latency:

@@ -23,9 +23,8 @@ KEPT_SECONDS: Final = 3_600.0  # RFC 9309 allows a day
 HOSTS_MAX: Final = 1_000
 FETCHED_BYTES_MAX: Final = 4_000_000
 READ_BYTES_MAX: Final = 512_000  # the rest is ignored, as RFC 9309 (2.5) permits
-RULES_MAX: Final = (
-    100_000  # of a robots.txt: one that names thousands of user agents for thousands of rules would fill the memory
-)
+# Of a robots.txt: one that names thousands of user agents for thousands of rules would fill the memory.
+RULES_MAX: Final = 100_000
 KEPT_RULES_MAX: Final = 50_000  # of all hosts
 
 _AGENT: Final = re.compile(r"\s*user[\s-]*agent", re.IGNORECASE)

@@ -36,7 +36,7 @@ NOT_FOUND: Final = 404
 FULL_SECONDS: Final = 5.0  # for how long a fault says that a queue refused a message
 LOST_SECONDS: Final = 60.0  # for which losses are counted
 SLOW_SECONDS: Final = 0.25  # for the answer to a question
-SUSPECT_SECONDS: Final = 0.5  # between two questions after a late answer; who calls does so once a second
+SUSPECT_SECONDS: Final = 0.5  # between two questions after a late answer; ``look`` is called once a second
 QUICK_LOOKS: Final = 7  # that a slow broker must have answered in time
 
 log = logs.get("publish")

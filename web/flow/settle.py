@@ -49,9 +49,8 @@ APART_SECONDS: Final = 30.0  # how long a region is read apart after the last re
 APART_EVERY_SECONDS: Final = 0.25
 APART_BATCH: Final = 100
 APART_BYTES: Final = 200_000  # in one batch; after more, the next batch is smaller
-TOGETHER_BYTES: Final = (
-    16_000_000  # of a region in one batch; with more it is read apart: 500 entries of 2 MB took all memory
-)
+# Of a region in one batch. With more it is read apart: 500 entries of 2 MB took all memory.
+TOGETHER_BYTES: Final = 16_000_000
 LARGE_BYTES: Final = 100_000  # of an entry in the mean; a region whose entries are larger is read apart on
 REFUSED_MAX: Final = 10  # refused entries in one batch; a region with more is read apart
 PARTS_MAX: Final = 200  # bridges and pools of a region at one time

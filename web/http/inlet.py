@@ -149,7 +149,7 @@ class Inlet:
                 del self._armed[fd]
                 connection.close_now()
                 return True
-        # A head comes in one piece or two. Without this, clients that send half of one keep everybody out, also who looks for the reason.
+        # A head comes in one piece or two. Without this, clients that send half of one keep everybody out, operators too.
         slow_at = time.monotonic() + HEAD_SECONDS - SLOW_HEAD_SECONDS
         for fd, connection in list(self._armed.items()):
             if not connection.receiver.has_head and connection.deadline < slow_at:

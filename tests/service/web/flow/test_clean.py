@@ -105,7 +105,7 @@ def test_the_last_clean_up_does_not_wait_for_ever(half, hub_redis, monkeypatch):
     try:
         cleaner.add(new_request())
         cleaner.stop()
-        assert not cleaner._loop.thread.is_alive()
+        until(lambda: not cleaner._loop.thread.is_alive(), "it to end")
     finally:
         hub_redis.running.signal(signal.SIGCONT)
     assert cleaner.kept == 1

@@ -279,6 +279,8 @@ def test_idle_connections_make_room_for_new_ones(start_site, monkeypatch):
 def test_slow_heads_make_room_if_no_connection_is_idle(start_site, monkeypatch):
     site = start_site()
     monkeypatch.setattr(site.server.inlet, "_connections_max", 20)
+    monkeypatch.setattr(inlet, "HEAD_SECONDS", 600.0)
+    monkeypatch.setattr(inlet, "SLOW_HEAD_SECONDS", 600.0)
     with contextlib.ExitStack() as stack:
         begun = [stack.enter_context(Wire(site.port)) for _ in range(20)]
         for one in begun:

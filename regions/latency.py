@@ -6,7 +6,7 @@ from collections import deque
 from typing import Final
 
 LOOKS: Final = 5
-# A slow server must have answered this many calls in a row in time: of one that stalls, every other answer may be quick.
+# So many answers tell that a server is slow no more: of one that stalls, every other may be quick. One of them may be late.
 QUICK_LOOKS: Final = 15
 
 
@@ -14,12 +14,13 @@ class Latency:
     """The times of a server's last answers. One thread adds them, any thread may read.
 
     A server is slow from when more than half of the last ``LOOKS`` answers were late; a single late answer says nothing. It stays slow
-    until none of the last ``quick_looks`` was late, since a server that stalls again and again answers some calls at once.
+    until no more than one in ``QUICK_LOOKS`` of the last ``quick_looks`` was late, since a server that stalls again and again answers
+    some calls at once.
     """
 
     def __init__(self, late_seconds: float, quick_looks: int = QUICK_LOOKS) -> None:
-        """``late_seconds``: an answer that takes longer is late. ``quick_looks``: ``LOOKS`` or more."""
-        self._late_seconds = late_seconds
+        """``late_seconds``: an answer that takes longer is late. ``quick_looks``: ``LOOKS`` or more; if it is less than ``QUICK_LOOKS``, none may be late."""
+        self._late_seconds, self._quick_looks = late_seconds, quick_looks
         self._took: deque[float] = deque(maxlen=quick_looks)
         self.is_slow = False
 
@@ -27,7 +28,7 @@ class Latency:
         """Adds the time that one answer took."""
         self._took.append(seconds)
         late = [one > self._late_seconds for one in self._took]
-        self.is_slow = 2 * sum(late[-LOOKS:]) > LOOKS or (self.is_slow and any(late))
+        self.is_slow = 2 * sum(late[-LOOKS:]) > LOOKS or (self.is_slow and QUICK_LOOKS * sum(late) > self._quick_looks)
 
     def clear(self) -> None:
         """Forgets all answers: the server is away, and the next one is another."""

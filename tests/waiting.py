@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,6 +13,16 @@ T = TypeVar("T")
 PAUSE_SECONDS, PAUSE_MAX_SECONDS = 0.01, 0.1
 PAUSE_BY_WAIT, PAUSE_BY_COST, COSTLY_SECONDS = 0.05, 4.0, 0.4
 longest_seconds = float("inf")  # of any wait; less where a test is run that is expected to fail (tests.mutation)
+
+
+@dataclass(frozen=True)
+class Not:
+    """A false answer of a condition that says what was seen instead."""
+
+    seen: object
+
+    def __bool__(self) -> bool:
+        return False
 
 
 def until(condition: Callable[[], T], what: str, seconds: float = 60.0) -> T:

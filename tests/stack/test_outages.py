@@ -12,7 +12,7 @@ import pytest
 
 from scripts.stack.services import RabbitMQ
 from tests.stack.driving import Ledger, is_up_by_status
-from tests.waiting import freeze, until
+from tests.waiting import Not, freeze, until
 from tests.wire import ask
 
 SECONDS = 150.0  # a broker that hangs is noticed by its missed heartbeats
@@ -104,10 +104,16 @@ def test_a_hub_that_hangs_is_named_and_the_catalogue_is_still_there(stack):
         assert (told["regions"], bool(told["regions_fault"]), bool(told["sources"])) == ([], True, True)
 
 
-def of_region(stack, region: str) -> tuple[str, list[str]]:
-    """A region's status, and the faults that are its own."""
+def of_region(stack, region: str) -> tuple[str, set[str]]:
+    """A region's status, and the faults that are its own. On a busy machine its Redis may be slow besides."""
     view = stack.get(f"/v1/regions/{region}")
-    return view["status"], [name for name in view["faults"] if name.startswith("region-")]
+    return view["status"], {name for name in view["faults"] if name.startswith("region-")} - {"region-redis-slow"}
+
+
+def is_named_alone(stack, region: str, fault: str) -> bool | Not:
+    """Whether a region is degraded by this fault and by no other of its own."""
+    found = of_region(stack, region)
+    return found == ("degraded", {fault}) or Not(found)
 
 
 def test_a_broker_that_hangs_is_named_by_the_gateway_and_by_every_region(stack):
@@ -118,7 +124,7 @@ def test_a_broker_that_hangs_is_named_by_the_gateway_and_by_every_region(stack):
         is_told(stack, "rabbitmq-away")
         for region in ("fra", "nyc", "sin"):
             region_says(stack, region, "RabbitMQ is away")
-            until(lambda one=region: of_region(stack, one) == ("degraded", ["region-rabbitmq-away"]), region, SECONDS)
+            until(lambda one=region: is_named_alone(stack, one, "region-rabbitmq-away"), region, SECONDS)
         assert not [one for one in stack.get("/v1/faults")["faults"] if one["name"] == "region-rabbitmq-away"]
         text = status_says(stack, "RabbitMQ is away")
         assert "the broker" in text

@@ -188,7 +188,11 @@ class Publisher:
         connection = self._connection
         if self._down is not None or connection is None or not connection.is_open:
             return self._down or "the connection to the broker closes"
-        lanes = [self._lanes[names.region_of(message.routing_key)] for message in batch.messages]
+        regions = [names.region_of(message.routing_key) for message in batch.messages]
+        for region in regions:  # ``publish`` asked without the lock, and the broker may be lost and reached again since
+            if region not in self._lanes:
+                return f"the queues of {region} are not declared yet"
+        lanes = [self._lanes[region] for region in regions]
         frame_max = connection.params.frame_max
         found = [lane.frames(message, frame_max) for lane, message in zip(lanes, batch.messages, strict=True)]
         for lane, message in zip(lanes, batch.messages, strict=True):

@@ -57,6 +57,16 @@ def test_a_message_leaves_although_the_publishers_thread_does_not_run(broker, pu
     until(lambda: ended == [None], "its confirm")
 
 
+def test_queues_that_go_while_a_batch_is_on_its_way_end_it_with_a_reason(publisher, monkeypatch):
+    """The broker was lost and reached again between the caller's question and the lock."""
+    ended: list[str | None] = []
+    region = names.region_of(KEY)
+    publisher._lanes.pop(region)
+    monkeypatch.setattr(publisher, "unavailable_for", lambda _: None)
+    publisher.publish(Batch([message("M")], ended.append))
+    assert ended == [f"the queues of {region} are not declared yet"]
+
+
 def test_a_publisher_that_is_stopped_leaves_the_broker(tmp_path, rabbitmq):
     made = Publisher(settings(tmp_path, amqp=rabbitmq.url))
     made.start()

@@ -67,6 +67,7 @@ class _Pending:
     def __init__(self, new: New, done: Done, tally: Tally) -> None:
         self.new, self.done, self._tally = new, done, tally
         self.times: Times | None = None
+        self.accept_by_ms = 0  # hub ms, which come before the end of its budget here
         self.batch: Batch | None = None  # None if nothing has to be published
         self.reused = 0
         self._began = time.monotonic()
@@ -148,6 +149,8 @@ class Acceptor:
             pending.end(begun)
             return
         pending.times = begun
+        # The hub has written it before now. So an accept that comes later there than this comes after the budget here.
+        pending.accept_by_ms = begun.created_ms + int((started + BUDGET_SECONDS - time.monotonic()) * 1000)
         self._clock.add(started + BUDGET_SECONDS, pending)
         try:
             ended = self._reuse(new, begun) if begun.latest else set()
@@ -240,7 +243,9 @@ class Acceptor:
         batch = [pending for pending in batch if not pending.is_ended]
         try:
             with self._hub.accepting():
-                answers, file = self._ledger.accept([pending.new.id for pending in batch])
+                answers, file = self._ledger.accept(
+                    [pending.new.id for pending in batch], [pending.accept_by_ms for pending in batch]
+                )
         except Exception as error:  # noqa: BLE001 - after any error these are refused, and the next ones are tried
             reason = reason_of(error)
             for pending in batch:
@@ -249,7 +254,7 @@ class Acceptor:
         is_written = file.has(None)
         for pending, is_accepted in zip(batch, answers, strict=True):
             if not is_accepted:
-                self._refuse(pending, "the accept took longer than its lease")
+                self._refuse(pending, "the accept took too long")
             elif pending.times is not None:
                 accepted = Accepted(pending.new, pending.times, Kept(is_known=is_written), pending.reused)
                 if not is_written:

@@ -119,9 +119,12 @@ class Ledger:
         ]
         return Begun(created, deadline, expires, latest)
 
-    def accept(self, requests: Sequence[str]) -> tuple[list[bool], durability.File]:
-        """Returns (for each request whether it is ``accepted`` now, which needs a live lease; the hub's file after that)."""
-        commands = [_accept(request) for request in requests]
+    def accept(self, requests: Sequence[str], by_ms: Sequence[int] | None = None) -> tuple[list[bool], durability.File]:
+        """Returns (for each request whether it is ``accepted`` now, which needs a live lease; the hub's file after that).
+
+        ``by_ms``: when each has to be accepted at the latest (hub ms); None for no such time.
+        """
+        commands = list(map(_accept, requests, by_ms if by_ms is not None else [UNBOUNDED] * len(requests)))
         *answers, info = send(self._client, [*commands, durability.LOOK], [scripts.ACCEPT])
         return [value(answer) == 1 for answer in answers], durability.file_of(value(info))
 
@@ -151,7 +154,7 @@ class Ledger:
         """Begins, accepts and refuses a request without tasks. Raises Redis's error if the gateway lacks a right."""
         new = New(id=REHEARSED, tasks=[], deadline_ms=0)
         self.begin(new)
-        commands = [_accept(new.id), _refuse(new.id, [])]
+        commands = [_accept(new.id, UNBOUNDED), _refuse(new.id, [])]
         for answer in send(self._client, commands, [scripts.ACCEPT, scripts.REFUSE]):
             value(answer)
 
@@ -438,8 +441,8 @@ class Ledger:
         return connect.redis_now_ms(self._client)
 
 
-def _accept(request: str) -> tuple[Any, ...]:
-    return scripts.ACCEPT.command(ledger=names.ledger(request), accepting=names.ACCEPTING, request=request)
+def _accept(request: str, by_ms: int) -> tuple[Any, ...]:
+    return scripts.ACCEPT.command(ledger=names.ledger(request), accepting=names.ACCEPTING, request=request, by_ms=by_ms)
 
 
 def _refuse(

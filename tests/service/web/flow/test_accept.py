@@ -362,9 +362,9 @@ def test_a_hub_that_is_away_is_a_refusal_within_a_second_for_everybody(half, hub
 def test_a_hub_that_freezes_between_the_confirm_and_the_accept_is_a_refusal_that_stays(half, hub_redis, monkeypatch):
     real = half.ledger.accept
 
-    def freeze_first(requests):
+    def freeze_first(requests, by_ms):
         hub_redis.running.signal(signal.SIGSTOP)
-        return real(requests)
+        return real(requests, by_ms)
 
     monkeypatch.setattr(half.ledger, "accept", freeze_first)
     new = new_request()
@@ -382,9 +382,9 @@ def test_an_accept_that_outlasts_its_budget_is_a_refusal_that_stays(half, monkey
     real = half.ledger.accept
     answered = []
 
-    def accept_after_the_answer(requests):
+    def accept_after_the_answer(requests, by_ms):
         until(lambda: answered, "the budget to end")
-        return real(requests)
+        return real(requests, by_ms)
 
     monkeypatch.setattr(half.ledger, "accept", accept_after_the_answer)
     new = new_request()
@@ -396,8 +396,28 @@ def test_an_accept_that_outlasts_its_budget_is_a_refusal_that_stays(half, monkey
     assert len(answered) == 1
 
 
+def test_an_accept_that_reaches_the_hub_after_its_503_has_no_effect(half, monkeypatch):
+    """Also when the gateway can't take it back: it reaches the hub no more, and is killed."""
+    real = half.ledger.accept
+    answered, said = [], []
+
+    def accept_after_the_answer(requests, by_ms):
+        until(lambda: answered, "the budget to end")
+        said.append(real(requests, by_ms)[0])
+        return [False], durability.File()
+
+    monkeypatch.setattr(half.ledger, "accept", accept_after_the_answer)
+    monkeypatch.setattr(half.acceptor.cleaner, "_refuse_some", lambda: False)
+    new = new_request()
+    half.acceptor.submit(new, answered.append)
+    until(lambda: said, "the accept")
+    assert isinstance(answered[0], Refused)
+    assert said == [[False]]
+    assert half.hub.client.hget(names.ledger(new.id), "state") == b"accepting"
+
+
 def test_a_hub_that_fails_at_the_accept_is_a_refusal_at_once_that_says_so(patient, half, monkeypatch):
-    def fail(_):
+    def fail(*_):
         raise ValueError("no answer of the script")
 
     monkeypatch.setattr(half.ledger, "accept", fail)
@@ -407,12 +427,12 @@ def test_a_hub_that_fails_at_the_accept_is_a_refusal_at_once_that_says_so(patien
 def test_what_the_hub_has_forgotten_when_it_is_to_accept_it_is_a_refusal_at_once(patient, half, monkeypatch):
     real = half.ledger.accept
 
-    def forget_first(requests):
+    def forget_first(requests, by_ms):
         half.hub.client.delete(*map(names.ledger, requests))
-        return real(requests)
+        return real(requests, by_ms)
 
     monkeypatch.setattr(half.ledger, "accept", forget_first)
-    assert half.submit(new_request())[0].reason == "the accept took longer than its lease"
+    assert half.submit(new_request())[0].reason == "the accept took too long"
 
 
 def test_how_long_an_accept_took_is_counted_for_its_region_if_it_has_one(patient, half):

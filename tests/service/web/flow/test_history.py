@@ -428,9 +428,9 @@ import signal, threading
 from web.flow import accept
 from web.hub import ledger
 accept.BUDGET_SECONDS, ledger.ACCEPT_LEASE_MS, real = 120, 120_000, ledger.Ledger.accept
-def stopping(self, requests):
+def stopping(self, *asked):
     signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
-    return real(self, requests)
+    return real(self, *asked)
 ledger.Ledger.accept = stopping
 """
 

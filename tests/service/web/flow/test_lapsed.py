@@ -15,7 +15,7 @@ DIES_BEFORE_IT_ACCEPTS = """
 import os, signal
 from web.hub import ledger
 ledger.ACCEPT_LEASE_MS = {lease_ms}
-def dying(self, requests):
+def dying(self, *_):
     os.kill(os.getpid(), signal.SIGKILL)
 ledger.Ledger.accept = dying
 """

@@ -181,6 +181,16 @@ def test_a_live_lease_is_not_refused_as_lapsed(ledger):
     assert not ledger.refuse(new.id, [(new.tasks[0].id, "fra")], lapsed_only=True)
 
 
+def test_an_accept_that_comes_too_late_changes_nothing(ledger, hub_redis):
+    new = new_request()
+    times = ledger.begin(new)
+    until(lambda: ledger.now_ms() > times.created_ms, "the next ms")
+    assert ledger.accept([new.id], [times.created_ms])[0] == [False]
+    assert hub_redis.client.hget(names.ledger(new.id), "state") == b"accepting"
+    assert hub_redis.client.zcard(names.ACCEPTING) == 1
+    assert ledger.accept([new.id], [ledger.now_ms() + 60_000])[0] == [True]
+
+
 def test_every_key_of_a_request_expires_when_the_request_does(ledger, hub_redis):
     new = new_request()
     times = ledger.begin(new)

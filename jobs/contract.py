@@ -1,6 +1,7 @@
 r"""The messages between processes: tasks to a region, outcomes back to the hub, and their versions.
 
-A *result frame* is the form in which a result travels and is kept. Only its region encodes it; the hub splices its bytes.
+A *result frame* is the form in which a result travels and is kept. Only its region encodes it; the hub checks its head, and
+splices the bytes of its records.
 
     b"0" or b"z"  +  head (JSON of a Result without "records")  +  b"\\n"  +  records (a JSON list; zstd with b"z")
 
@@ -87,17 +88,18 @@ class Cancel(Struct, frozen=True, kw_only=True):
     deadline_ms: Ms
 
 
+Span = Annotated[float, Meta(ge=-(10**15), le=10**15)]
+Size = Annotated[int, Meta(ge=0, le=10**15)]
+
+
 class Timing(Struct, kw_only=True):
     """How long the parts of a task took. ``total_ms`` runs from its acceptance to the end of parsing."""
 
-    queued_ms: float = 0.0
-    turn_ms: float = 0.0
-    fetch_ms: float = 0.0
-    parse_ms: float = 0.0
-    total_ms: float = 0.0
-
-
-Size = Annotated[int, Meta(ge=0, le=10**15)]
+    queued_ms: Span = 0.0
+    turn_ms: Span = 0.0
+    fetch_ms: Span = 0.0
+    parse_ms: Span = 0.0
+    total_ms: Span = 0.0
 
 
 class Bytes(Struct, kw_only=True):
@@ -126,8 +128,8 @@ class Error(Struct, kw_only=True):
     message: str
     origin: str
     retryable: bool = False
-    retry_after: float | None = None
-    http_status: int | None = None
+    retry_after: Span | None = None
+    http_status: Size | None = None
 
     @classmethod
     def of(cls, error: TaskError) -> "Error":
@@ -156,7 +158,7 @@ class Result(Struct, kw_only=True):
     url: str = ""
     definition: str = ""
     fetched_at: str | None = None
-    age: float = 0.0
+    age: Span = 0.0
     cached: bool = False
     stale: bool = False
     timing: Timing = msgspec.field(default_factory=Timing)
@@ -376,29 +378,48 @@ def splice(frame: bytes) -> bytes:
 
 
 def splice_checked(frame: bytes, task: str, region: str, bytes_max: int) -> bytes:
-    """Like ``splice``, for a frame that is not trusted. Raises ValueError unless it is valid JSON of this task's result.
+    """Like ``splice``, for a frame that is not trusted. Raises ValueError unless it has this task's result and valid JSON.
 
-    ``region`` is the region that the result must name, "" for any; ``bytes_max`` limits the records.
+    ``region`` is the region that the result must name, "" for any; ``bytes_max`` limits the records. The head is written anew
+    with the real number of records. Otherwise a blank behind it, a member twice or a second list of records would make
+    something else of the whole answer, which has other results, too.
     """
-    end = frame.find(b"\n", 0, HEAD_BYTES_MAX)
-    if end < 0 or frame[:1] not in (b"0", b"z"):
-        raise ValueError("expected a result frame")
     try:
-        stated = _head_decoder.decode(frame[1:end])
-        if stated.task != task or (region and stated.region != region):
-            raise ValueError(f"expected the result of {task}, found {stated.task[:60]!r} of {stated.region[:60]!r}")
+        result, end = _stated(frame, task, region)
         records = frame[end + 1 :]
         if frame[:1] == b"z":
             engine = zstd.ZstdDecompressor(options=_WINDOW)
             records = engine.decompress(records, max_length=bytes_max + 1)
             if len(records) > bytes_max or not engine.eof or engine.unused_data:
                 raise ValueError(f"expected {bytes_max} bytes of records at most, packed as one")
-        _records_decoder.decode(records)
+        if records[:1] != b"[":  # ``head_of`` finds them by it
+            raise ValueError(f"expected a list of records, found {records[:60]!r}")
+        result.count = len(_records_decoder.decode(records))
         str(records, "utf-8")
-        str(frame[1:end], "utf-8")
     except (zstd.ZstdError, RecursionError) as error:
         raise ValueError(str(error)) from error
-    return frame[1 : end - 1] + _RECORDS + records + b"}"
+    return _encoder.encode(result)[:-1] + _RECORDS + records + b"}"
+
+
+def check_head(frame: bytes, task: str, region: str, bytes_max: int) -> None:
+    """Raises ValueError unless a frame has the head of this task's result, with ``bytes_max`` bytes of records at most by its own word."""
+    try:
+        size = _stated(frame, task, region)[0].bytes.records
+    except RecursionError as error:
+        raise ValueError(str(error)) from error
+    if size > bytes_max:
+        raise ValueError(f"expected {bytes_max} bytes of records at most, found {size}")
+
+
+def _stated(frame: bytes, task: str, region: str) -> tuple[Result, int]:
+    """Returns (the result in a frame that is not trusted, where its head ends). Raises ValueError or RecursionError."""
+    end = frame.find(b"\n", 0, HEAD_BYTES_MAX)
+    if end < 0 or frame[:1] not in (b"0", b"z"):
+        raise ValueError("expected a result frame")
+    stated = _head_decoder.decode(frame[1:end])
+    if stated.task != task or (region and stated.region != region):
+        raise ValueError(f"expected the result of {task}, found {stated.task[:60]!r} of {stated.region[:60]!r}")
+    return stated, end
 
 
 def reused(frame: bytes, task: str, age_seconds: float) -> tuple[bytes, int]:
@@ -423,8 +444,8 @@ def age_seconds(fetched_at: str | None, now_ms: int) -> float:
 
 
 def head_of(spliced: bytes) -> Result:
-    """The result in a whole result's JSON, without decoding its records: no other member is a list named records."""
-    return msgspec.json.decode(spliced[: spliced.index(_RECORDS + b"[")] + b"}", type=Result)
+    """The result in a whole result's JSON, without decoding its records. ``spliced``: as ``splice_checked`` makes it."""
+    return _head_decoder.decode(spliced[: spliced.index(_RECORDS + b"[")] + b"}")
 
 
 def rq_time(seconds: float) -> str:

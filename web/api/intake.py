@@ -15,6 +15,7 @@ import msgspec
 from msgspec import structs
 
 from jobs import contract
+from jobs.errors import Internal
 from regions import logs
 from web.api import pieces, repeat, rows, submit, views
 from web.api.long_poll import Awaited, Wait
@@ -235,12 +236,15 @@ class _RecordsArrival(_Arrival):
     def _ended(self, view: View) -> Answer | None:
         """200 with the result, or a problem document. None for CSV and NDJSON, which the tables' thread makes."""
         result = view.results[0]
-        if view.status != "succeeded":
-            error = msgspec.json.decode(result, type=contract.Result).error
+        head = contract.head_of(result)
+        error = head.error
+        if view.status != "succeeded" and error is None:  # a region may send anything
+            error = contract.Error.of(Internal("the region did not say why the task failed"))
+        if error is not None:  # also of a success whose result can't be read
             return problems.failed_task(result, msgspec.to_builtins(error))
         headers = _caching(self._new, self._exchange.owner)
         if self._new.max_age:  # otherwise it was fetched just now
-            headers.append(("Age", str(int(contract.head_of(result).age))))
+            headers.append(("Age", str(int(head.age))))
         if self._form == rows.JSON:
             return Answer(200, result, [views.JSON, *headers])
         if over := self._exchange.borrow(len(result)):
@@ -264,7 +268,7 @@ def _answer_table(
         exchange.give_back(len(result))
         return
     try:
-        outcome, records = msgspec.json.decode(result, type=contract.Result), rows.records_of(result)
+        outcome, records = contract.head_of(result), rows.records_of(result)
         body = rows.csv(records, columns) if form == rows.CSV else rows.ndjson(records)
         described = [
             ("Content-Type", rows.CONTENT_TYPES[form]),

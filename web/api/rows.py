@@ -82,9 +82,15 @@ def csv(records: bytes, columns: Iterable[str] = ()) -> bytes:
 
     ``columns`` stand first, whether a record has them or not, then other keys as they appear. Lists and objects are
     written as their JSON, null and missing values as nothing, an empty text as ``""``. A text that begins like a formula
-    gets an apostrophe in front. Raises ``Problem`` (406) if there would be more than ``CELLS_MAX`` cells.
+    gets an apostrophe in front. Raises ``Problem`` (406) if there would be more than ``CELLS_MAX`` cells, or if a record is
+    no object: a region may send any list.
     """
-    rows = _objects.decode(records)
+    try:
+        rows = _objects.decode(records)
+    except msgspec.ValidationError as error:
+        raise Problem(
+            "not-acceptable", f"expected records that are objects, found others ({error}): accept {JSON}"
+        ) from None
     names = dict.fromkeys(columns)
     for row in rows:
         if not row.keys() <= names.keys():

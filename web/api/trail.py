@@ -23,6 +23,7 @@ from jobs.contract import LOST, PUT_BACK, Attempt, Trail
 from regions import names
 from web.hub import ids, takeover
 from web.hub.faults import living
+from web.hub.frame import head_reply
 from web.hub.region import read_regions
 from web.hub.view import MovedView, moved_view
 
@@ -78,9 +79,8 @@ def whereabouts(client: redis.Redis, request: str, task: str) -> Whereabouts | N
         region = asked.partition("|")[0].partition(",")[0]  # the one that answered, or was asked first
         first = moved.asked[0]
     settled = next(((entry, fields) for entry, fields in entries if fields[b"t"] == task.encode()), None)
-    frame: Any = client.get(names.result(settled[1][b"r"].decode(), task)) if settled is not None else None
-    result = _head(frame) if frame is not None else None
-    kept = _trails.decode(trail) if trail else None
+    result = _result(client, task, settled[1]) if settled is not None else None
+    kept = _trail(trail)
     others = _of_others(client, request, task, moved.asked) if moved is not None and len(moved.asked) > 1 else {}
     if settled is None and first in others:
         kept = others.pop(first)  # it has told more since another region was asked, too
@@ -147,10 +147,17 @@ def _foreign(client: redis.Redis, tenant: str, notes: Iterable[str]) -> set[str]
     return {task for task, owner in owners.items() if owner.decode() != tenant}
 
 
-def _head(frame: bytes) -> contract.Result | None:
-    """The head of a frame; None if it can't be read, which the task's result then says."""
+def _result(client: redis.Redis, task: str, settled: dict[bytes, bytes]) -> contract.Result | None:
+    """The head of a task's result; None if it is gone. ``settled``: the entry of the task's end."""
+    by = settled[b"r"]
+    frame: Any = client.get(names.result(by.decode(), task))
+    return None if frame is None else head_reply(frame, task.encode(), by, settled[b"b"])
+
+
+def _trail(text: bytes | None) -> Trail | str | None:
+    """A trail as the hub keeps it; None if there is none, or one that can't be read: a region may have sent anything."""
     try:
-        return contract.head(frame)
+        return _trails.decode(text) if text else None
     except (ValueError, RecursionError):
         return None
 
@@ -248,7 +255,7 @@ def _seconds(ms: int) -> str:
 def _of_others(client: redis.Redis, request: str, task: str, regions: Sequence[str]) -> dict[str, Trail]:
     """The hops that each of several regions has reported of a task since all of them were asked."""
     found: Any = client.hmget(names.trail(request), [names.trail_field(task, region) for region in regions])
-    trails = {region: _trails.decode(text) for region, text in zip(regions, found, strict=True) if text}
+    trails = {region: _trail(text) for region, text in zip(regions, found, strict=True)}
     return {region: one for region, one in trails.items() if isinstance(one, Trail)}
 
 

@@ -1,4 +1,4 @@
-"""Requests as JSON. Results are spliced in as bytes, never decoded."""
+"""Requests as JSON. Results are spliced in as bytes, and their records never decoded."""
 
 import hashlib
 import re

@@ -287,10 +287,10 @@ def _did(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, str]
 
 def _timing(timing: contract.Timing) -> Html:
     parts = [
-        ("queued", "queued", timing.queued_ms),
-        ("waiting for a turn", "turn", timing.turn_ms),
-        ("fetching", "fetch", timing.fetch_ms),
-        ("parsing", "parse", timing.parse_ms),
+        ("queued", "queued", max(0.0, timing.queued_ms)),
+        ("waiting for a turn", "turn", max(0.0, timing.turn_ms)),
+        ("fetching", "fetch", max(0.0, timing.fetch_ms)),
+        ("parsing", "parse", max(0.0, timing.parse_ms)),
     ]
     whole = max(timing.total_ms, sum(ms for _, _, ms in parts), 0.001)
     at, pieces = 0.0, []
@@ -365,6 +365,9 @@ def csv(parts: Parts, exchange: Exchange, request: str, task: str) -> None:
         if found is None:
             raise missing
         source, result = found
+        error = contract.head_of(result).error
+        if error is not None:  # an empty table would say that there are no records
+            raise Problem("not-found", f"task {task} has no records: {frame.cut(error.message)}")
         entry = parts.catalog.get(source)
         columns = (
             list(entry.definition.schema()["properties"]) if entry is not None and entry.definition is not None else []

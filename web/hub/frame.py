@@ -35,17 +35,18 @@ def traced(result: bytes, traceparent: bytes) -> bytes:
     return b'{"traceparent":"%b",%b' % (traceparent, result[1:])
 
 
-def whole(frame: bytes, task: bytes, by: bytes, _: bytes) -> bytes:
-    """The frame as it came, for the history, which reads its head."""
+def head_reply(frame: bytes, task: bytes, by: bytes, size_bytes: bytes) -> contract.Result:
+    """The head of a result as ``spliced_reply`` tells it, so that it says of every frame what a poll says."""
+    return contract.head_of(spliced_reply(frame, task, by, size_bytes))
+
+
+def whole(frame: bytes, task: bytes, by: bytes, size_bytes: bytes) -> bytes:
+    """The frame as it came, for the history, which reads its head, and unpacks as many bytes of records as that says."""
     try:
-        found = contract.head(frame).task
-    except (ValueError, RecursionError) as error:
+        contract.check_head(frame, task.decode(), _region(by), int(size_bytes))
+    except ValueError as error:
         return _unreadable(task.decode(), _region(by), error)
-    return (
-        frame
-        if found == task.decode()
-        else _unreadable(task.decode(), _region(by), ValueError(f"found {found[:60]!r}"))
-    )
+    return frame
 
 
 def _region(by: bytes) -> str:

@@ -3,8 +3,8 @@
     begin ─ accepting ─┬─ accept ─ accepted ── settle each task ── done
                        └─ refuse ─ refused     (it can't be read)
 
-Tasks end only here (``settle``). A request's stream is the truth about its results; its entry ids are the cursor. A result
-is never decoded: frames are spliced into JSON as bytes.
+Tasks end only here (``settle``). A request's stream is the truth about its results; its entry ids are the cursor. Records are
+never decoded: they are spliced into JSON as bytes.
 """
 
 import os

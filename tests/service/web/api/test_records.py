@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from jobs import contract
+from regions import names
 from regions.settings import ROOT
 from scripts.cli import main
 from scripts.commands import completion
@@ -223,6 +224,45 @@ def test_a_csv_that_would_be_nearly_empty_is_406(stack, monkeypatch):
         "expected a CSV of 5 cells at most, found 2 records with 4 fields: accept application/json"
     )
     assert fetched(stack, "application/x-ndjson", records=b'[{"a":1},{"b":2}]')[1].body == b'{"a":1}\n{"b":2}\n'
+
+
+@pytest.mark.parametrize("records", [b"[1,2]", b"[[]]", b'[{"a":1},null]'])
+def test_records_that_are_no_objects_are_406_as_csv(stack, records):
+    """A region may send any list; the other forms have it as it is."""
+    reply = fetched(stack, "text/csv", records=records)[1]
+    assert (reply.status, reply.json()["type"]) == (406, "/problems/not-acceptable")
+    assert "expected records that are objects" in reply.json()["detail"]
+    assert fetched(stack, "application/x-ndjson", records=records)[1].status == 200
+
+
+@pytest.mark.parametrize("accept", ["application/json", "text/csv", "application/x-ndjson"])
+def test_a_success_that_can_not_be_read_is_a_problem_and_no_empty_table(stack, accept):
+    task, reply = fetched(stack, accept, records=b'[{"a":')
+    assert (reply.status, reply.json()["type"]) == (503, "/problems/task/internal")
+    assert reply.json()["detail"] == "the region sent a result that can't be read"
+    assert reply.json()["result"]["task"] == task.task
+
+
+def test_a_failure_without_a_reason_is_a_problem(stack):
+    with Wire(stack.port) as wire:
+        wire.send("GET", "/v1/sources/demo.plain/records")
+        task = stack.region.take("nyc", fast=True)
+        result = contract.Result(task=task.task, source=task.source, region="nyc", status="failed")
+        frame = contract.encode_frame(result, b"[]")
+        stack.region.redis.set(names.result("nyc", task.task), frame, pxat=task.expires_ms)
+        ended = {
+            "k": "result",
+            "v": 1,
+            "q": task.request,
+            "t": task.task,
+            "s": "failed",
+            "f": task.accepted_ms + 1,
+            "b": 900,
+        }
+        stack.region.redis.xadd(names.out_stream("nyc"), ended)
+        reply = wire.reply()
+    assert (reply.status, reply.json()["type"]) == (503, "/problems/task/internal")
+    assert reply.json()["detail"] == "the region did not say why the task failed"
 
 
 def test_results_that_wait_for_their_table_have_as_much_room_as_answers_have(stack, monkeypatch):

@@ -511,6 +511,59 @@ def test_what_a_region_says_in_numbers_without_end_keeps_no_request_out(stack, s
     assert ask(stack.port, "GET", f"/v1/requests/{task.request}").json()["results"] == [found]
 
 
+@pytest.mark.parametrize("is_kept", [False, True], ids=["hub", "history"])
+@pytest.mark.parametrize(
+    ("told", "records", "is_read"),
+    [
+        (',"records":[5],"count":77}', b'[{"name":"a"}]', True),
+        (',"more":{"records":[5]},"task":%s}\t ', b'[{"name":"a"}]', True),
+        (',"error":{"type":"x","message":"m","origin":"o","records":[]},"error":null}', b"[1]", True),
+        (',"timing":{"fetch_ms":1e308}}', b'[{"name":"a"}]', False),
+        ("}", b'[{"name":', False),
+        (',"more":' + "[" * 20_000 + "]" * 20_000 + "}", b"[]", False),
+    ],
+    ids=["twice", "blanks", "error", "number", "cut", "deep"],
+)
+def test_a_result_with_an_odd_head_breaks_no_answer_and_no_page(stack, store, told, records, is_read, is_kept):
+    """The answers to polls hold another region's result, too, and a browser shows what can be shown of each task."""
+    promised = stack.post({"sources": ["demo.plain", LIST]}).json()
+    path, page = f"/v1/requests/{promised['id']}", f"/requests/{promised['id']}"
+    odd, fair = (stack.region.take(region) for region in ("nyc", "fra"))
+    head = contract.encode_frame(
+        contract.Result(task=odd.task, source=odd.source, region="nyc", status="succeeded"), b"[]"
+    )[1:-4]
+    raw = b"0" + head + told.replace("%s", f'"{odd.task}"').encode() + b"\n" + records
+    stack.region.redis.set(names.result("nyc", odd.task), raw, pxat=odd.expires_ms)
+    stack.region.finish(odd, records)
+    stack.region.finish(fair)
+    until(lambda: ask(stack.port, "GET", path).json()["done"], "the end")
+    if is_kept:
+        until(lambda: store.has(promised["id"]), "the request in the history")
+        lose(stack, promised["id"])
+    results = {one["task"]: one for one in ask(stack.port, "GET", path).json()["results"]}
+    assert results.keys() == {odd.task, fair.task}
+    assert results[fair.task]["records"] == [{"name": "a"}]
+    found = results[odd.task]
+    assert (found["error"] is None, found["count"]) == (is_read, len(found["records"]))
+    told_of = [event.data for event in events(stack.port, f"{path}/events") if event.name == "result"]
+    assert {one["task"]: one for one in told_of} == results
+    browser = {"Accept": "text/html"}
+    shown = ask(stack.port, "GET", page, browser)
+    assert (shown.status, fair.task.encode() in shown.body, odd.task.encode() in shown.body) == (200, True, True)
+    assert (b"the region sent a result that can&#x27;t be read" in shown.body) == (not is_read)
+    table = ask(stack.port, "GET", f"{page}/{odd.task}.csv", browser)
+    is_table = is_read and records != b"[1]"
+    assert (table.status, b"can&#x27;t be read" in table.body) == (
+        200 if is_table else 406 if is_read else 404,
+        not is_read,
+    )
+    if not is_kept:
+        where = ask(stack.port, "GET", f"{path}/tasks/{odd.task}")
+        assert (where.status, where.json()["error"] is None) == (200, is_read)
+    listed(stack)
+    assert ask(stack.port, "GET", "/requests", browser).status == 200
+
+
 def test_a_request_that_can_not_be_archived_keeps_back_no_other(tmp_path, hub_redis, monkeypatch):
     hub = Hub(settings(tmp_path, redis=hub_redis.url))
     hub.start()

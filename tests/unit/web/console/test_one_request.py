@@ -1,24 +1,31 @@
 """The page of a request: where its time went, hop by hop, with what it waited for."""
 
+import json
+import re
 from html import escape
 from types import SimpleNamespace
 from typing import Any, cast
 
 import msgspec
+import pytest
+from hypothesis import given
 
 from jobs import contract
 from jobs.contract import LOST, Attempt, Trail
+from tests.unit.web.heads import TASK, frames
 from web.api import trail
 from web.api.trail import Hop, Whereabouts
 from web.console import one_request
 from web.console.one_request import Told
 from web.http.answer import Answer
 from web.http.owner import EVERYBODY
+from web.http.problems import Problem
+from web.hub import frame
 from web.hub.faults import Book, Found
 from web.hub.view import TaskView, View
 
 BEGAN = 1_795_000_000_000
-ID, TASK = "01M8KNRTP6XJCP56PH3NGHW8YX", "01M8KNRTP6XJCP56PH3NGHW801"
+ID = "01M8KNRTP6XJCP56PH3NGHW8YX"
 HOSTILE = "<script>alert(1)</script>\u202e"
 
 
@@ -122,8 +129,14 @@ def test_what_a_target_said_stays_text():
 def test_the_name_of_a_csv_is_the_source_that_was_asked_whatever_the_result_says():
     """A region could put headers of its own into the answer, such as a cookie."""
     result = contract.Result(task=TASK, source='x"\r\nSet-Cookie: nearfetch=mine', region="fra", status="succeeded")
-    frame = contract.encode_frame(result, b'[{"a":1}]')
-    view = msgspec.structs.replace(view_of("succeeded"), results=[contract.splice(frame)], cursors=["1-0"])
+    answer = csv_of(contract.splice(contract.encode_frame(result, b'[{"a":1}]')))
+    assert answer.body == b"a\r\n1\r\n"
+    assert dict(answer.headers)["Content-Disposition"] == 'attachment; filename="demo.list.csv"'
+
+
+def csv_of(result: bytes) -> Answer:
+    """The answer of a result's CSV; raises its ``Problem``."""
+    view = msgspec.structs.replace(view_of("succeeded"), results=[result], cursors=["1-0"])
     answers: list[Answer] = []
     parts = SimpleNamespace(
         ledger=SimpleNamespace(read=lambda *_: view),
@@ -133,5 +146,33 @@ def test_the_name_of_a_csv_is_the_source_that_was_asked_whatever_the_result_says
     )
     exchange = SimpleNamespace(query=list, owner=EVERYBODY, request="")
     one_request.csv(cast("Any", parts), cast("Any", exchange), ID, TASK)
-    assert answers[0].body == b"a\r\n1\r\n"
-    assert dict(answers[0].headers)["Content-Disposition"] == 'attachment; filename="demo.list.csv"'
+    return answers[0]
+
+
+@given(frames())
+def test_of_any_result_the_page_shows_what_can_be_shown_and_says_what_can_not_be_read(raw):
+    result = frame.spliced(raw, TASK, "fra", 1_000)
+    head = contract.head_of(result)
+    view = view_of("succeeded")
+    hops = trail._in_region(Trail(BEGAN + 3, [attempt(1, 40, 90)]), "fra", head)
+    found = Whereabouts(
+        request=ID, task=TASK, source="demo.list", region="fra", status="succeeded", tenant="", created_ms=BEGAN, hops=hops,
+        attempts=[attempt(1, 40, 90)], result=head,
+    )  # fmt: skip
+    way = msgspec.to_builtins(trail.document(found))
+    msgspec.json.encode(trail.document(found))  # as the API shows it
+    for told in (Told(view.tasks[0], 90.0, way, head), one_request._kept(view.tasks[0], head)):
+        text = one_request._request(view, [told], "").main.text
+        text.encode()
+        assert TASK in text
+        assert "<script" not in text
+        assert not re.search(r'="-?(nan|inf)"', text)
+        assert head.error is None or escape(head.error.message) in text or "\\u" in text
+    if head.error is not None:
+        with pytest.raises(Problem, match="no records"):
+            csv_of(result)
+    elif all(isinstance(one, dict) for one in json.loads(result)["records"]):
+        assert csv_of(result).status == 200
+    else:
+        with pytest.raises(Problem, match="objects"):
+            csv_of(result)

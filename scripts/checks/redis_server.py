@@ -18,7 +18,7 @@ from regions.settings import Region, Settings
 from scripts.checks.clocks import Clocks
 from scripts.checks.finding import Finding
 from scripts.terminal import size
-from web.hub.scripts import OVERDUE, SETTLE
+from web.hub.scripts import REFUSE, SETTLE
 
 # What a setting that falls short costs, by its name.
 COSTS: Final = {
@@ -337,9 +337,9 @@ def _rights(client: redis.Redis, common: dict[str, str], *, is_hub: bool) -> Ite
 def _scripts(client: redis.Redis, common: dict[str, str], *, is_hub: bool) -> Iterator[Finding]:
     """Whether the parts that run call the scripts of this checkout: a Redis knows those that it was sent.
 
-    Gateways call one all the time, and so do workers.
+    Gateways call one when they reach the hub, and workers all the time.
     """
-    script, runs = (OVERDUE, names.REGIONS) if is_hub else (CLAIM, names.WORKERS)
+    script, runs = (REFUSE, names.REGIONS) if is_hub else (CLAIM, names.WORKERS)
     try:
         known, running = send(client, [("SCRIPT", "EXISTS", script.sha), ("EXISTS", runs)], [])
         if not value(running) or value(known)[0]:

@@ -20,6 +20,9 @@ from scripts.cli import main
 from scripts.stack import dashboard_roles, hub_acl
 from scripts.stack.ports import free_port
 from tests.service.conftest import RedisInstance
+from tests.service.hub_parts import settings as hub_settings
+from web.hub.ledger import Ledger
+from web.hub.redis import Hub
 
 SECRET = "verysecret"
 
@@ -125,6 +128,21 @@ def test_workers_of_another_version_of_the_code_are_found(server):
     assert bad(seen(server)) == []
     server.client.delete(names.WORKERS)
     assert (found.check, found.severity, "Lua scripts" in found.expected) == ("version", "better", True)
+
+
+def test_a_gateway_that_has_just_started_is_of_this_version(hub_redis, tmp_path):
+    """It has ended no task yet, and swept nothing."""
+    found = hub_settings(tmp_path, redis=hub_redis.url)
+    hub_redis.client.script_flush()
+    hub_redis.client.sadd(names.REGIONS, "fra")
+    common = {"what": "hub's Redis", "where": hub_redis.url}
+    (wrong,) = redis_server._scripts(hub_redis.client, common, is_hub=True)
+    assert wrong.check == "version"
+    hub = Hub(found)
+    hub.rehearse = Ledger(hub.client, found.limits).rehearse
+    hub.start()
+    assert list(redis_server._scripts(hub_redis.client, common, is_hub=True)) == []
+    hub.stop()
 
 
 @pytest.mark.skipif(not clocks.CAN_STEP, reason="clocks can be stepped on x86-64 alone")

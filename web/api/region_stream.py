@@ -27,8 +27,13 @@ from web.hub.redis import HubUnavailable
 EVERY_SECONDS: Final = 1.0
 CLIENTS_MAX: Final = 200  # of one gateway
 CLIENTS_OF_KEY_MAX: Final = 50  # of these, so that no key takes all
-# Members that change with each status, every 2 s, and are no news by themselves.
+# Members of what parts report that change with each status, every 2 s, and are no news by themselves.
 AGES: Final = frozenset({"reported_at", "age_seconds", "offset_ms", "redis_used", "redis_ms"})
+OF_PARTS: Final = (
+    "bridges",
+    "workers",
+    "scale",
+)  # the members of a region with these; others have the names of sources
 
 View = Mapping[str, Any]
 Shown = Callable[[View], Any]  # a region in the form in which a client wants it
@@ -201,8 +206,12 @@ class RegionStreams:
         return client.exchange.send(b"".join(news.shown(client.shown) for news in new.values()) or COMMENT)
 
 
-def without_ages(found: Any) -> Any:
-    """A document without the members that change while nothing happens."""
+def without_ages(view: View) -> View:
+    """A region without the members that change while nothing happens."""
+    return {key: _without_ages(one) if key in OF_PARTS else one for key, one in view.items()}
+
+
+def _without_ages(found: Any) -> Any:
     if isinstance(found, Mapping):
-        return {key: without_ages(one) for key, one in found.items() if key not in AGES}
-    return [without_ages(one) for one in found] if isinstance(found, list | tuple) else found
+        return {key: _without_ages(one) for key, one in found.items() if key not in AGES}
+    return [_without_ages(one) for one in found] if isinstance(found, list | tuple) else found

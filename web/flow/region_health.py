@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from msgspec import Struct, structs
 
+from web.hub.region import parts_of
 from web.hub.takeover import Record
 
 BAD_MS: Final = 4_000  # both parts report every 2 s, so two reports are missing
@@ -50,7 +51,7 @@ def see(now_ms: int, reported: Mapping[str, Any], broker: str = "") -> Seen:
     """What the last status of each bridge and pool says. ``broker``: why the region's queues take no messages."""
     consuming = working = prompt = 0
     faults, oldest, target = [broker] if broker else [], 0.0, 0.0
-    for part, status in reported.items():
+    for part, status in parts_of(reported):
         at_ms = min(int(status.get("at_ms", 0)), now_ms)
         if part.startswith("bridge:"):
             # Paused with jobs that are ready: it has more than it can do, and ``late`` judges that.

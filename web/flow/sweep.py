@@ -22,6 +22,7 @@ from web.hub import scripts
 from web.hub.frame import made as frame_made
 from web.hub.ledger import Ledger
 from web.hub.redis import Hub, HubUnavailable
+from web.hub.region import parts_of
 from web.hub.settlement import Settlement
 
 EVERY_SECONDS: Final = 0.25
@@ -176,7 +177,7 @@ class Sweeper:
         """Deletes the status of bridges and pools that are gone: each has a new name after a start."""
         for state in self._ledger.regions(list(self._regions)):
             long_ago = state.now_ms - FORGET_PART_MS
-            gone = [part for part, status in state.reported.items() if status.get("at_ms", state.now_ms) < long_ago]
+            gone = [part for part, status in parts_of(state.reported) if status.get("at_ms", state.now_ms) < long_ago]
             if gone:
                 client.hdel(names.region_status(state.name), *gone)
 

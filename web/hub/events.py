@@ -10,7 +10,7 @@ from msgspec import Struct
 from regions import names
 from regions.script import send, value
 from web.hub.faults import Fault
-from web.hub.region import RegionState
+from web.hub.region import RegionState, parts_of
 from web.hub.takeover import DRAINED, Record
 
 KEPT: Final = 100  # events of a region
@@ -92,9 +92,9 @@ class Happened:
     def _of_region(self, state: RegionState) -> list[tuple[str, str]]:
         found: list[tuple[str, str]] = []
         before = self._parts.get(state.name)
-        parts = {key for key in state.reported if key.startswith(("bridge:", "workers:"))}
-        for key in sorted(parts):
-            status, place = state.reported[key], (state.name, key)
+        parts = dict(parts_of(state.reported))
+        for key, status in sorted(parts.items()):
+            place = (state.name, key)
             lost, known = status.get("lost", 0), self._lost.get(place)
             if known is not None and lost > known:
                 found.append(("lost-worker", f"lost {lost - known} of its worker processes: {status.get('death', '')}"))
@@ -103,7 +103,7 @@ class Happened:
             if before is not None and key not in before and is_young:
                 part, _, name = key.partition(":")
                 found.append(("restarted", f"{PARTS[part]} started: {name}"))
-        self._parts[state.name] = parts
+        self._parts[state.name] = set(parts)
         self._lost = {place: lost for place, lost in self._lost.items() if place[0] != state.name or place[1] in parts}
         return found
 

@@ -1,6 +1,6 @@
 """The hub's data about a region: the last status of its bridges and pools, its tasks, its bytes here, its refused entries."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -11,6 +11,7 @@ from regions import names
 from regions.script import send, value
 from web.hub.traffic import Sums, sums_of
 
+PARTS: Final = ("bridge:", "workers:")  # what the names of bridges and pools begin with
 REFUSED: Final = "the hub refused some of its entries"  # the beginning of that reason
 
 _status: Final = msgspec.json.Decoder(dict[str, Any])
@@ -31,6 +32,11 @@ class RegionState(Struct, frozen=True, kw_only=True):
     refused_ms: int = 0  # when the last one was
     held_bytes: int = 0  # of its settled results
     barred: str = ""  # why it may not write here for a while (web.flow.holdings)
+
+
+def parts_of(reported: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The bridges and pools that have reported, each with its last status; without the list of sources, whose names may be anything."""
+    return ((part, status) for part, status in reported.items() if part.startswith(PARTS))
 
 
 def read_regions(client: redis.Redis, regions: Sequence[str], *, has_traffic: bool = True) -> list[RegionState]:

@@ -257,7 +257,8 @@ def test_what_a_part_said_is_forgotten_an_hour_after_it_is_gone(parts, hub_redis
     said = {"bridge:old:1": now - FORGET_PART_MS - 1, "bridge:new:2": now}
     for part, at_ms in said.items():
         client.hset(names.region_status("fra"), part, json.dumps({"at_ms": at_ms}))
-    client.hset(names.region_status("fra"), "sources", '{"ecb.rates": {"definition": "0a1b2c3d", "fault": null}}')
+    said_of_sources = {source: {"definition": "0a1b2c3d", "fault": None} for source in ("ecb.rates", "at_ms")}
+    client.hset(names.region_status("fra"), "sources", json.dumps(said_of_sources))  # whatever a source is called
     sweeper.run_once()
     assert set(ledger.regions(["fra"])[0].reported) == {"bridge:new:2", "sources"}
 

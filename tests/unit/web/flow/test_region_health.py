@@ -46,6 +46,13 @@ class Region:
         self.now_ms += int(seconds * 1000)
 
 
+def test_a_source_may_have_the_name_of_what_parts_report():
+    """The list of sources stands beside the parts; ``at_ms`` as an id ended every look at every region."""
+    sources = {name: {"definition": "0a1b2c3d", "fault": None} for name in ("at_ms", "state", "processes")}
+    reported = {part: {**said, "at_ms": START_MS} for part, said in ALIVE.items()}
+    assert see(START_MS, {**reported, "sources": sources}) == see(START_MS, reported)
+
+
 @pytest.mark.parametrize(
     ("parts", "why", "detail"),
     [

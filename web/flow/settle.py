@@ -54,7 +54,11 @@ TOGETHER_BYTES: Final = 16_000_000
 LARGE_BYTES: Final = 100_000  # of an entry in the mean; a region whose entries are larger is read apart on
 REFUSED_MAX: Final = 10  # refused entries in one batch; a region with more is read apart
 PARTS_MAX: Final = 200  # bridges and pools of a region at one time
+# Of what they report, which every gateway decodes once or twice a second: 200 parts of 31 kB took a tenth of a processor.
+PARTS_BYTES_MAX: Final = 1_000_000
 PART_LIVES_SECONDS: Final = 3_600.0  # after its last status, before its place may go to another one
+# Bytes of claims, status and lists of sources in so many seconds; a region that tells more is read apart.
+TOLD_BYTES_MAX, TOLD_SECONDS = 20_000_000, 10.0
 
 Entry = tuple[str, bytes, dict[bytes, bytes]]  # region, entry id, fields
 
@@ -121,8 +125,10 @@ class Settler:
         self._count = BATCH_MIN
         self._apart: dict[str, float] = {}  # regions that are read by themselves, and until when (monotonic)
         self._apart_count, self._apart_at = APART_BATCH, 0.0
-        # By region: its bridges and pools, and when each sent its last status.
-        self._parts: dict[str, dict[str, float]] = {}
+        # By region: its bridges and pools, when each sent its last status, and the bytes of that.
+        self._parts: dict[str, dict[str, tuple[float, int]]] = {}
+        self._told: Counter[str] = Counter()  # by region: bytes that it told since ``_told_at``
+        self._told_at = 0.0
         self._housekeeping_at = self._forget_at = 0.0
         self._read_at = 0.0  # when the entries at hand were read (monotonic)
         self._loop = Loop("settle", self._turn, last=self._finish, end_seconds=BLOCK_SECONDS + 5)
@@ -309,6 +315,7 @@ class Settler:
             if size > TOGETHER_BYTES:
                 self._set_apart(region, f"its entries had {size:,} bytes at once")
                 self._apart_count = 1
+        self._count_told(entries)
         of = [fields.get(b"q", b"").decode("ascii", "replace") for _, _, fields in entries]
         wanted = set(self._news.wanted(set(of)) if len(entries) > 1 else ())
         first = [entry for entry, request in zip(entries, of, strict=True) if request in wanted]
@@ -361,7 +368,7 @@ class Settler:
         if isinstance(found, Settlement):
             batch.settlements.append(msgspec.structs.replace(found, held_max=self._hub.region_bytes_max))
         elif isinstance(found, Report):
-            self._note_part(region, found.field)
+            self._note_part(region, found.field, 0 if found.field == "sources" else len(found.text))
             batch.reports[region, found.field] = found.text
             if found.minutes:
                 batch.minutes.setdefault(region, {}).update(found.minutes)
@@ -376,15 +383,28 @@ class Settler:
             entry.region == region or (entry.definition is not None and region in entry.definition.standby)
         )
 
-    def _note_part(self, region: str, part: str) -> None:
-        """Bounds the number of a region's bridges and pools, whose names the region invents; raises ``Refused``."""
+    def _note_part(self, region: str, part: str, size: int) -> None:
+        """Bounds a region's bridges and pools, whose names the region invents, and the bytes that they report; raises ``Refused``."""
         parts, now = self._parts.setdefault(region, {}), time.monotonic()
-        if part not in parts and len(parts) >= PARTS_MAX:
-            for gone in [one for one, at in parts.items() if at < now - PART_LIVES_SECONDS]:
+        if not _has_room(parts, part, size):
+            for gone in [one for one, (at, _) in parts.items() if at < now - PART_LIVES_SECONDS]:
                 del parts[gone]
-            if len(parts) >= PARTS_MAX:
-                raise Refused("status", f"expected {PARTS_MAX} bridges and pools at most, found one more")
-        parts[part] = now
+            if not _has_room(parts, part, size):
+                most = f"{PARTS_MAX} bridges and pools and {PARTS_BYTES_MAX} bytes of their reports"
+                raise Refused("status", f"expected {most} at most, found more")
+        parts[part] = now, size
+
+    def _count_told(self, entries: Sequence[Entry]) -> None:
+        """Has a region read apart that tells so much that judging it takes this thread from the others."""
+        if self._read_at >= self._told_at + TOLD_SECONDS:
+            self._told.clear()
+            self._told_at = self._read_at
+        for region, _, fields in entries:
+            if b"d" in fields:
+                self._told[region] += len(fields[b"d"])
+        for region, size in self._told.items():
+            if size > TOLD_BYTES_MAX:
+                self._set_apart(region, f"it told {size:,} bytes within {TOLD_SECONDS:g} s")
 
     def _refuse(self, region: str, entry: str, fields: dict[bytes, bytes], refused: Refused) -> None:
         self._refusals.add(region, entry, fields, refused)
@@ -483,6 +503,12 @@ def _why(answer: int) -> TaskError:
             return Internal("the region sent no result, or one larger than it stated")
         case _:
             return Internal("the region's room at the hub is used up")
+
+
+def _has_room(parts: Mapping[str, tuple[float, int]], part: str, size: int) -> bool:
+    """Whether a region's parts and their reports stay within their bounds with this one."""
+    others = [bytes_ for one, (_, bytes_) in parts.items() if one != part]
+    return len(others) < PARTS_MAX and sum(others) + size <= PARTS_BYTES_MAX
 
 
 def _sizes(entries: Sequence[Entry]) -> Counter[str]:

@@ -297,6 +297,64 @@ def test_names_of_parts_without_end_end(parts, monkeypatch):
     assert len(parts.ledger.regions(["fra"])[0].reported) == 6
 
 
+def reported(parts, region: str = "fra") -> dict[str, int]:
+    """The bytes that the hub keeps of each part of a region."""
+    return {key.decode(): len(text) for key, text in parts.client.hgetall(names.region_status(region)).items()}
+
+
+def test_reports_of_a_region_are_bounded_in_bytes(parts):
+    """Every gateway decodes all of them once or twice a second."""
+    status = json.dumps({"at_ms": 5, "waits": [["T", 5, "x" * 190]] * 100})
+    for number in range(100):
+        parts.say({**STATUS, "part": "workers", "name": f"h:{number}", "d": status})
+    parts.say(
+        {**STATUS, "part": "workers", "name": "h:0", "d": '{"at_ms":6}'}
+    )  # it gives the room of its last one back
+    parts.say({"k": "sources", "v": 1, "d": json.dumps({"demo.list": {"definition": "0a1b2c3d"}})})
+    parts.say(STATUS, "nyc")
+    assert parts.settles(parts.honest())[0]["status"] == "succeeded"
+    parts.is_refused("status")
+    parts.is_drained()
+    parts.is_drained("nyc")
+    kept = reported(parts)
+    assert settle.PARTS_BYTES_MAX - 2 * len(status) < sum(kept.values()) < settle.PARTS_BYTES_MAX
+    assert {"workers:h:0", "workers:h:1", "sources"} <= kept.keys()
+    assert kept["workers:h:0"] < 20
+    assert reported(parts, "nyc").keys() == {"bridge:h:1"}
+    (letter,) = DeadLetters(parts.client).all()
+    assert letter.fault == "expected 200 bridges and pools and 1000000 bytes of their reports at most, found more"
+
+
+def test_a_part_has_room_up_to_the_bounds_themselves_and_its_last_report_makes_room():
+    of, most = {"a": (0.0, 400), "b": (0.0, 600)}, settle.PARTS_BYTES_MAX
+    assert [settle._has_room(of, "c", size) for size in (most - 1_000, most - 999)] == [True, False]
+    assert [settle._has_room(of, "a", size) for size in (most - 600, most - 599)] == [True, False]
+    many = {f"h:{number}": (0.0, 1) for number in range(settle.PARTS_MAX)}
+    assert [settle._has_room(many, part, 1) for part in ("h:0", "h:new")] == [True, False]
+
+
+def test_a_region_that_tells_much_is_read_apart_and_the_others_are_not(parts, monkeypatch):
+    """Though each report is in order, and only the last ones are kept: to judge them took half of the time for all regions."""
+    status = json.dumps({"at_ms": 5, "waits": [["T", 5, "x" * 190]] * 100})
+    monkeypatch.setattr(settle, "TOLD_BYTES_MAX", 4 * len(status))
+    for _ in range(4):
+        parts.say({**STATUS, "part": "workers", "d": status})
+    parts.say({**STATUS, "d": '{"at_ms":5}'}, "nyc")
+    parts.is_drained("nyc")
+    parts.is_drained()
+    assert not parts.settler._apart
+    parts.say({**STATUS, "part": "workers", "d": status})
+    parts.say({"k": "claims", "v": 1, "d": f"[{' ' * 30_000}]"})
+    parts.is_drained()
+    assert parts.settler._apart.keys() == {"fra"}
+    assert parts.settles(parts.honest())[0]["status"] == "succeeded"
+    monkeypatch.setattr(settle, "TOLD_SECONDS", 0.0)  # what it told is long ago
+    parts.settler._apart["fra"] = 0.0
+    parts.say({**STATUS, "part": "workers", "d": status})
+    parts.is_drained()
+    until(lambda: parts.settler.run_once() or not parts.settler._apart, "it to be read with the others again")
+
+
 def test_claims_of_what_was_not_asked_of_it_change_nothing(parts):
     new, _ = parts.accepted("nyc", "fra")
     claims = [[new.id, task.id, 1, 5] for task in new.tasks] + [["0" * 26, new.tasks[0].id, 1, 5]]

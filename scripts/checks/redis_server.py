@@ -11,12 +11,14 @@ from typing import Any, Final
 
 import redis
 
+from jobs.contract import HEAD_BYTES_MAX
 from jobs.queue.claim import CLAIM
 from regions import connect, durability, hosts, names
 from regions.script import send, value
 from regions.settings import Region, Settings
 from scripts.checks.clocks import Clocks
 from scripts.checks.finding import Finding
+from scripts.stack.services import hub_write_bytes
 from scripts.terminal import size
 from web.hub.scripts import REFUSE, SETTLE
 
@@ -36,6 +38,11 @@ BETTER: Final = (
     ("hash-max-listpack-value", "2048", True, True, "a region's Redis works a tenth more for each task"),
     ("rdbcompression", "no", True, True, "a rewrite of its file compresses again what is compressed"),
 )
+# Settings of the hub's Redis that bound what a region can write at once, and what it costs if they are larger than they need be.
+WRITE_BOUNDS: Final = {
+    "proto-max-bulk-len": "a region that is hostile can write a value of {size}, which a gateway reads whole",
+    "client-query-buffer-limit": "each connection of a region that is hostile can take {size} of its memory",
+}
 AWAY_COSTS: Final = {
     True: "every call but the catalogue is answered 503; regions keep their results",
     False: "its tasks wait in RabbitMQ, and expire at their deadlines",
@@ -90,10 +97,12 @@ def _host(url: str) -> str:
     return authority.rpartition(":")[0].strip("[]") if authority.rpartition(":")[2].isdigit() else authority.strip("[]")
 
 
-def redis_seen(what: str, url: str, kind: str, clocks: Clocks, *, is_hub: bool) -> Iterator[Finding]:
+def redis_seen(
+    what: str, url: str, kind: str, clocks: Clocks, *, is_hub: bool, records_bytes_max: int = 0
+) -> Iterator[Finding]:
     """All that one Redis shows; its clock goes into ``clocks``. ``kind``: its ``durability``.
 
-    A region's user at the hub's Redis sees its clock alone.
+    ``records_bytes_max``: of ``[limits]``, for the hub's. A region's user at the hub's Redis sees its clock alone.
     """
     where, cli = connect.without_password(url), command(url)
     common = {"what": what, "where": where}
@@ -102,6 +111,8 @@ def redis_seen(what: str, url: str, kind: str, clocks: Clocks, *, is_hub: bool) 
             client.ping()
             yield from _timed(client, common, clocks)
             yield from _looked(client, common, cli, kind, is_hub=is_hub, is_near=is_here(url, "redis"))
+            if is_hub:
+                yield from _write_bounds(client, common, cli, records_bytes_max)
     except redis.exceptions.NoPermissionError as error:
         yield Finding(check="setting", severity="unseen", note=f"not shown to this user: {error}", **common)
     except redis.exceptions.AuthenticationError as error:
@@ -210,6 +221,36 @@ def _looked(
         yield from _disk(shown, configured, common)
     yield from _rights(client, common, is_hub=is_hub)
     yield from _scripts(client, common, is_hub=is_hub)
+
+
+def _write_bounds(client: redis.Redis, common: dict[str, str], cli: str, records_bytes_max: int) -> Iterator[Finding]:
+    """Whether a region can send writes to the hub that are far larger than a result, or none of the size of one."""
+    value_max, least = hub_write_bytes(records_bytes_max), records_bytes_max + HEAD_BYTES_MAX
+    configured: Any = client.config_get(*WRITE_BOUNDS)
+    for (name, cost), wanted in zip(WRITE_BOUNDS.items(), (value_max, 2 * value_max), strict=True):
+        mend = f"{cli} CONFIG SET {name} {wanted}; and in its redis.conf"
+        if name not in configured:
+            yield Finding(check="setting", severity="unseen", note=f"{name} is not shown by this server", **common)
+        elif int(configured[name]) < least:
+            yield Finding(
+                check="setting",
+                severity="wrong",
+                expected=f"{name} {least} at least, for a result of limits.records_bytes_max",
+                found=configured[name],
+                cost="a larger result is refused with its connection, and others wait behind it in the region's outbox",
+                mend=mend,
+                **common,
+            )
+        elif int(configured[name]) > wanted:
+            yield Finding(
+                check="setting",
+                severity="better",
+                expected=f"{name} {wanted} at most",
+                found=configured[name],
+                cost=cost.format(size=size(int(configured[name]))),
+                mend=mend,
+                **common,
+            )
 
 
 def _health(shown: dict[str, Any], common: dict[str, str], cli: str) -> Iterator[Finding]:

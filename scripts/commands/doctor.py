@@ -167,7 +167,14 @@ def _of_servers(where: Place, clocks: Clocks) -> Iterator[Check]:
     yield Check(
         "connection",
         "hub's Redis",
-        lambda: redis_server.redis_seen("hub's Redis", hub.redis, hub.durability, clocks, is_hub=True),
+        lambda: redis_server.redis_seen(
+            "hub's Redis",
+            hub.redis,
+            hub.durability,
+            clocks,
+            is_hub=True,
+            records_bytes_max=settings.limits.records_bytes_max,
+        ),
         shown(hub.redis),
         cost=away[True],
         mend=again,

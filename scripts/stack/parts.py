@@ -24,11 +24,10 @@ from scripts.stack.dashboard_roles import OPERATOR_ACL, READER_ACL
 from scripts.stack.data_folder import DataFolder
 from scripts.stack.distance import Wan
 from scripts.stack.probes import Probe, always, answers, listens, noted
-from scripts.stack.services import RabbitMQ, Service, document_store, redis_server
+from scripts.stack.services import RabbitMQ, Service, document_store, hub_write_bytes, redis_server
 
 STAGES: Final = ("servers", "regions", "entry")
 CGROUP_LIMIT: Final = Path("/sys/fs/cgroup/memory.max")
-WRITE_BYTES_MIN: Final = 16_000_000  # the most that one write to the hub may bring: a result, or a batch of them
 HUB_BYTES_MIN, HUB_BYTES_MAX = 256_000_000, 2_000_000_000  # at 4.6 kB each, about 47,000 and 370,000 requests an hour
 
 
@@ -88,7 +87,7 @@ def build(
         password=data.secret("hub"),
         users=hub_users,
         maxmemory=str(hub_bytes()),
-        write_bytes_max=max(WRITE_BYTES_MIN, 2 * wanted.limits.records_bytes_max),
+        write_bytes_max=hub_write_bytes(wanted.limits.records_bytes_max),
     )
     parts = [
         _server(broker.epmd(), others),

@@ -28,6 +28,7 @@ HASH_VALUE_BYTES: Final = 2_048  # a hash of short values, by default 64 bytes, 
 # How often Redis looks after itself; 10 by default, which costs an idle one half as much again. A wait may end 0.25 s late,
 # and clients allow 0.5 s.
 REDIS_HZ: Final = 4
+WRITE_BYTES_MIN: Final = 16_000_000  # of the most that one write to the hub may bring
 MEMORY_BYTES: Final = 400_000_000  # of RabbitMQ; above it, it takes no more messages
 DISK_FREE_BYTES: Final = 50_000_000  # of RabbitMQ's disk; below it, the same
 # Erlang's port mapper (epmd), then the node, in one process group. A node that starts it itself makes a daemon of it, in a group of
@@ -70,6 +71,11 @@ def last_lines(log: Path, count: int = 12) -> str:
     except OSError:
         return ""
     return "\n".join(f"    {line}" for line in lines)
+
+
+def hub_write_bytes(records_bytes_max: int) -> int:
+    """The bytes to which one value of a write to the hub's Redis is bounded. ``records_bytes_max``: of ``[limits]``."""
+    return max(WRITE_BYTES_MIN, 2 * records_bytes_max)
 
 
 def redis_server(

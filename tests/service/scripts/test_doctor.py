@@ -82,6 +82,63 @@ def test_a_setting_that_is_wrong_is_found_and_mended_by_its_command(server, sett
     server.client.config_set("maxmemory", "256mb")
 
 
+def seen_as_hub(instance, url: str = "", records_bytes_max: int = 5_000_000):
+    url = url or instance.url
+    return list(
+        redis_server.redis_seen("hub", url, "strict", Clocks(), is_hub=True, records_bytes_max=records_bytes_max)
+    )
+
+
+@pytest.mark.parametrize(
+    ("setting", "usual", "wanted", "small"),
+    [
+        ("proto-max-bulk-len", 512 * 2**20, 16_000_000, 5_099_999),
+        ("client-query-buffer-limit", 2**30, 32_000_000, 5_099_999),
+    ],
+)
+def test_a_hub_that_takes_writes_of_any_size_could_be_better(server, setting, usual, wanted, small):
+    """With the values that Redis comes with; a value too small for a result is wrong. A region's Redis is its own affair."""
+    well = {"proto-max-bulk-len": 16_000_000, "client-query-buffer-limit": 32_000_000}
+    try:
+        for name, of in well.items():
+            server.client.config_set(name, of)
+        assert bad(seen_as_hub(server)) == []
+        server.client.config_set(setting, wanted + 1)
+        assert [one.severity for one in bad(seen_as_hub(server))] == ["better"]
+        server.client.config_set(setting, usual)
+        assert bad(seen(server)) == []
+        (found,) = bad(seen_as_hub(server))
+        assert (found.severity, found.check, found.found) == ("better", "setting", str(usual))
+        assert found.expected == f"{setting} {wanted} at most"
+        assert ("536.9 MB" if usual < 2**30 else "1.1 GB") in found.cost
+        apply(server, found.mend)
+        assert bad(seen_as_hub(server)) == []
+        server.client.config_set(setting, small)
+        (found,) = bad(seen_as_hub(server))
+        assert (found.severity, "outbox" in found.cost) == ("wrong", True)
+        apply(server, found.mend)
+        assert bad(seen_as_hub(server)) == []
+        server.client.config_set(setting, small + 1)
+        assert bad(seen_as_hub(server)) == []
+        larger = bad(seen_as_hub(server, records_bytes_max=20_000_000))
+        assert setting in {one.expected.partition(" ")[0] for one in larger if one.severity == "wrong"}
+    finally:
+        for name in well:
+            server.client.config_set(name, {"proto-max-bulk-len": 512 * 2**20}.get(name, 2**30))
+
+
+def test_bounds_of_writes_that_are_not_shown_are_unseen(server, monkeypatch):
+    """By a user that may not read settings, and by a server that does not tell of them."""
+    rights = words_of(hub_acl.rules("fra"))
+    server.client.execute_command("ACL", "SETUSER", "region-fra", "on", f">{SECRET}", *rights)
+    found = seen_as_hub(server, f"redis://region-fra:{SECRET}@127.0.0.1:{server.port}/0")
+    assert [(one.check, one.severity) for one in found] == [("connection", "fine"), ("setting", "unseen")]
+    real = redis_server.WRITE_BOUNDS
+    monkeypatch.setattr(redis_server, "WRITE_BOUNDS", {f"other-{name}": cost for name, cost in real.items()})
+    unseen = [one.note for one in seen_as_hub(server) if one.severity == "unseen"]
+    assert unseen == [f"other-{name} is not shown by this server" for name in real]
+
+
 def test_what_a_relaxed_redis_lacks_could_be_better(server):
     server.client.config_set("appendfsync", "no")
     (found,) = bad(seen(server, kind="relaxed"))

@@ -337,6 +337,7 @@ def test_a_region_that_tells_much_is_read_apart_and_the_others_are_not(parts, mo
     """Though each report is in order, and only the last ones are kept: to judge them took half of the time for all regions."""
     status = json.dumps({"at_ms": 5, "waits": [["T", 5, "x" * 190]] * 100})
     monkeypatch.setattr(settle, "TOLD_BYTES_MAX", 4 * len(status))
+    monkeypatch.setattr(settle, "TOLD_SECONDS", 3_600.0)
     for _ in range(4):
         parts.say({**STATUS, "part": "workers", "d": status})
     parts.say({**STATUS, "d": '{"at_ms":5}'}, "nyc")

@@ -152,7 +152,8 @@ class Cleaner:
                 lane.again_at = 0.0
             while self._refusals:
                 self._refuse_at = 0.0
-                if not self._refuse_some():
+                self._refuse_some()
+                if self._refusals and self._refuse_at:  # the hub is away, or its file does not have them yet
                     if time.monotonic() >= give_up:
                         log.warning("the hub was not told what was refused", requests=list(self._refusals)[:SHOWN])
                         break
@@ -191,23 +192,23 @@ class Cleaner:
             lane.waiting.append(_Cancel(request, ids, give_up, deadline_ms))
         self._kept += len(tasks)
 
-    def _refuse_some(self) -> bool:
-        """Sends one share of the refusals to the hub; returns whether that worked and more wait.
+    def _refuse_some(self) -> None:
+        """Sends one share of the refusals to the hub; ``_refuse_at`` says when the next one is due.
 
         A refusal that the hub did not write to its file at once is sent again: a hub that was killed may have lost it.
         """
         with self._changed:
             if time.monotonic() < self._refuse_at:
-                return False
+                return
             some = list(itertools.islice(self._refusals.items(), REFUSALS_AT_ONCE))
         if not some:
-            return False
+            return
         try:
             with self._hub.asking():
                 states, file = self._ledger.take_back(some)
         except HubUnavailable:
             self._refuse_at = time.monotonic() + AGAIN_SECONDS
-            return False
+            return
         if accepted := [request for (request, _), state in zip(some, states, strict=True) if state == b"accepted"]:
             log.info("refused requests were accepted before", requests=accepted[:SHOWN])
         with self._changed:
@@ -219,10 +220,8 @@ class Cleaner:
                 else:
                     self._unwritten[request] = file
                     self._refusals[request] = self._refusals.pop(request)  # others come first
-            are_all_sent = len(self._unwritten) == len(self._refusals)
-            if are_all_sent:
+            if len(self._unwritten) == len(self._refusals):  # all of them are sent
                 self._refuse_at = time.monotonic() + AGAIN_SECONDS
-            return not are_all_sent
 
     def _send_cancels(self) -> None:
         now = time.monotonic()

@@ -98,14 +98,17 @@ def test_the_last_clean_up_tells_a_hub_that_was_away(half, hub_redis):
     assert (state(half, new), cleaner.kept) == (b"refused", 0)
 
 
-def test_the_last_clean_up_does_not_wait_for_ever(half, hub_redis, monkeypatch):
-    monkeypatch.setattr(clean, "FINISH_SECONDS", 0.0)
+def test_the_last_clean_up_neither_waits_for_ever_nor_asks_without_a_pause(half, hub_redis, monkeypatch):
+    monkeypatch.setattr(clean, "FINISH_SECONDS", 0.3)
     cleaner = half.acceptor.cleaner
     hub_redis.running.signal(signal.SIGSTOP)
     try:
         cleaner.add(new_request())
+        until(lambda: half.hub.away, "the hub to be away")  # from now on each question is refused at once
+        began, tries = time.monotonic(), times_of(monkeypatch, half.hub, "asking")
         cleaner.stop()
         until(lambda: not cleaner._loop.thread.is_alive(), "it to end")
+        assert len(tries) <= (time.monotonic() - began) / clean.FINISH_AGAIN_SECONDS + 3
     finally:
         hub_redis.running.signal(signal.SIGCONT)
     assert cleaner.kept == 1
@@ -122,6 +125,24 @@ def test_the_last_clean_up_does_not_wait_for_ever_for_the_hubs_disk(half, monkey
     assert state(half, new) == b"refused"
 
 
+def test_the_last_clean_up_tells_a_hub_that_answers_all_of_them_however_long_that_takes(half, monkeypatch, capfd):
+    monkeypatch.setattr(clean, "FINISH_SECONDS", 0.0)
+    monkeypatch.setattr(clean, "REFUSALS_AT_ONCE", 1)
+    cleaner, wanted = clean.Cleaner(half.hub, half.ledger, half.publisher), [new_request() for _ in range(3)]
+    for new in wanted:
+        half.ledger.begin(new)
+        cleaner.add(new)
+    cleaner._finish()
+    assert ({state(half, new) for new in wanted}, cleaner.kept) == ({b"refused"}, 0)
+    assert "the hub was not told" not in capfd.readouterr().out
+
+
+def test_a_cleaner_that_has_nothing_to_do_ends_when_it_is_stopped(half):
+    cleaner = half.acceptor.cleaner
+    cleaner.stop()
+    assert not cleaner._loop.thread.is_alive()
+
+
 def test_what_is_left_goes_on_at_once(half, monkeypatch):
     monkeypatch.setattr(clean, "REFUSALS_AT_ONCE", 1)
     cleaner, wanted = clean.Cleaner(half.hub, half.ledger, half.publisher), [new_request() for _ in range(3)]
@@ -131,6 +152,21 @@ def test_what_is_left_goes_on_at_once(half, monkeypatch):
     for left in (2, 1, 0):
         assert cleaner._turn() == 0.0
         assert cleaner.kept == left
+
+
+def test_what_is_due_is_done_at_its_time_and_not_later(half, monkeypatch):
+    now, cleaner = [100.0], clean.Cleaner(half.hub, half.ledger, half.publisher)
+
+    def wait(seconds):
+        assert seconds > 0, "it is due"
+        now[0] += seconds
+
+    cleaner.add(new_request())
+    cleaner._refuse_at = 102.5
+    monkeypatch.setattr(cleaner._changed, "wait", wait)
+    monkeypatch.setattr(clean.time, "monotonic", lambda: now[0])
+    assert cleaner._wait()
+    assert now == [102.5]
 
 
 def test_a_cancel_is_tried_until_the_last_deadline_of_its_tasks(half):

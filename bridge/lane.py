@@ -135,7 +135,10 @@ def cost(delivery: Delivery) -> int:
 
 
 class Lane:
-    """One queue. ``came`` is called for each delivery, ``changed`` when the lane begins or stops consuming."""
+    """One queue. ``came`` is called for each delivery.
+
+    ``changed`` is called when the lane opens or closes, and when its broker answers again; the bridge then calls ``want``.
+    """
 
     def __init__(
         self, queue: str, prefetch: int, ioloop: IOLoop, *, came: Callable[[], None], changed: Callable[[], None]
@@ -144,7 +147,6 @@ class Lane:
         self._came, self._changed = came, changed
         self._connection: pika.SelectConnection | None = None
         self._consumer = ""
-        self._wanted = False
         self._failures = 0  # to open a channel, in a row
         self._closed_reason = "no channel yet"
         self._answered = ""  # the consumer that the broker confirmed
@@ -187,8 +189,8 @@ class Lane:
         is_missing = bool(self.waiting and self._consumer and self._consumer == self._answered and not inbox.held)
         now = time.monotonic()
         self._missing_since = (self._missing_since or now) if is_missing else 0.0
-        if is_missing and now - self._missing_since > MISSING_SECONDS:
-            self._missing_since = 0.0
+        # The broker answers also while the channel is being closed.
+        if is_missing and now - self._missing_since > MISSING_SECONDS and inbox.channel.is_open:
             reason = "the broker delivers nothing although messages are ready"
             log.error(reason, queue=self.queue, ready=self.waiting)
             inbox.channel.close(reply_text=reason)
@@ -196,8 +198,7 @@ class Lane:
             self._changed()
 
     def want(self, wanted: bool) -> None:
-        """Starts or stops consuming, as soon as possible."""
-        self._wanted = wanted
+        """Starts or stops consuming. Does nothing while no channel is open: ``changed`` tells when one is."""
         inbox = self.inbox
         if inbox is None or not inbox.channel.is_open or self._closed_reason:
             return
@@ -205,12 +206,10 @@ class Lane:
             self._consumer = inbox.channel.basic_consume(
                 self.queue, functools.partial(self._deliver, inbox), callback=self._consuming
             )
-            self._changed()
         elif not wanted and self._consumer:
             # pika itself gives back messages that arrive before the broker's answer.
             inbox.channel.basic_cancel(self._consumer, callback=lambda _frame: None)
             self._consumer = self._answered = ""
-            self._changed()
 
     def _consuming(self, frame: Any) -> None:
         if frame.method.consumer_tag == self._consumer:
@@ -226,7 +225,6 @@ class Lane:
 
     def _declared(self, _frame: Any) -> None:
         self._closed_reason, self._failures = "", 0
-        self.want(self._wanted)
         self._changed()
 
     def _cancelled(self, _frame: Any) -> None:

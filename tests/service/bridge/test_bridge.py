@@ -11,6 +11,8 @@ import msgspec
 import pytest
 
 from bridge.bridge import Bridge
+from bridge.lane import Lane
+from bridge.watch import Measure, Reason
 from jobs import contract
 from regions import connect, names
 from tests.service.bridging import (
@@ -184,12 +186,38 @@ def test_while_its_redis_is_off_it_consumes_nothing_and_then_goes_on(region: Reg
         region.broker.publish(*during[15:])
         until(lambda: region.broker.ready() >= len(during), "all to be back in the queue")
         until(lambda: said == "maxmemory" or running.status.unacked == 0, "nothing to be held any more")
+        until(lambda: said == "away" or running.status.redis_max == 1, "how full it is to be told")
         come()
         running.wait_for("consuming")
         region.broker.publish(*after)
         region.each_once([*before, *during, *after])
         region.all_acked(running)
     region.each_once([*before, *during, *after])
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_what_came_just_before_a_pause_goes_back(region: Region, monkeypatch: pytest.MonkeyPatch, full: bool) -> None:
+    """Held for good it would be lost until the next connection."""
+    flush, tasks, sync = Bridge._flush, region.tasks(20), task(region.name, 99, sync=True)
+    paused: list[Lane] = []
+
+    def late(bridge: Bridge) -> None:
+        for lane in (bridge.fast, bridge.work):
+            if lane not in paused and lane.inbox and lane.inbox.pending:
+                paused.append(lane)
+                if full:
+                    bridge._measured(Measure(used=99, limit=100))
+                else:
+                    bridge._pause(Reason("its Redis is away"))
+        flush(bridge)
+
+    monkeypatch.setattr(Bridge, "_flush", late)
+    with region.bridging() as running:
+        running.wait_for("consuming")
+        region.broker.publish(*tasks, sync)
+        region.each_once([*tasks, sync])
+        assert {lane.queue for lane in paused} == {names.fast_queue(region.name), names.work_queue(region.name)}
+        region.all_acked(running)
 
 
 def test_a_redis_that_would_not_keep_it_is_given_nothing_until_it_is_mended(region: Region) -> None:

@@ -30,6 +30,7 @@ from tests.service.bridging import (
     settings_of,
     start_process,
 )
+from tests.service.conftest import RedisInstance
 from tests.waiting import until
 
 STOPPED, GOES_ON = signal.SIGSTOP, signal.SIGCONT
@@ -43,6 +44,10 @@ def test_it_reports_home(region: Region) -> None:
         region.redis.running.signal(GOES_ON)
         until(lambda: last_status(region.hub, region.name).get("state") == "consuming", "the change to be told")
         name = running.bridge.name
+        connected = connections(region.hub, name), connections(region.redis, name)
+    assert all(connected)
+    for server in (region.hub, region.redis):
+        until(lambda server=server: connections(server, name) == [], "an end without open connections")
     entry = entries(region.hub, region.name, "status")[-1]
     status = last_status(region.hub, region.name)
     assert (entry["part"], entry["name"], entry["v"]) == ("bridge", name, "1")
@@ -56,6 +61,11 @@ def test_it_reports_home(region: Region) -> None:
     assert status["redis_max"] == 256 * 1024 * 1024
 
 
+def connections(server: RedisInstance, bridge: str) -> list[str]:
+    names = [client["name"] for client in server.client.client_list()]
+    return [name for name in names if name.startswith("bridge") and name.endswith(f"@{bridge}")]
+
+
 def test_it_waits_for_the_hubs_clock_and_keeps_it_when_the_hub_goes(region: Region) -> None:
     tasks = region.tasks(4)
     region.hub.running.signal(STOPPED)
@@ -65,7 +75,11 @@ def test_it_waits_for_the_hubs_clock_and_keeps_it_when_the_hub_goes(region: Regi
             assert running.status.fault == ""  # it would be told to the hub alone
             region.broker.publish(*tasks[:2])
             assert region.jobs() == []
+            watch = running.bridge._watch
+            tell, watch._tell = watch._tell, lambda _: None  # what it begins by is the clock
             region.hub.running.signal(GOES_ON)
+            until(lambda: region.consumers() == 2, "both queues to be consumed")
+            watch._tell = tell
             region.each_once(tasks[:2])
             region.hub.running.signal(STOPPED)
             region.broker.publish(*tasks[2:])
@@ -184,6 +198,19 @@ def test_it_stops_though_everything_is_away(hub_redis, region_redis, rabbitmq) -
 
 def msgspec_replace(settings, amqp: str):
     return msgspec.structs.replace(settings, hub=msgspec.structs.replace(settings.hub, amqp=amqp))
+
+
+def test_what_pika_says_of_a_lost_broker_is_not_in_the_log(region: Region, tmp_path: Path) -> None:
+    """It says it in six lines, and each time that it is tried again."""
+    process = start_process(msgspec_replace(region.settings(), "amqp://127.0.0.1:1/"), region.name, tmp_path)
+    try:
+        log = tmp_path / "bridge.log"
+        until(lambda: "RabbitMQ is away: Connection refused" in log.read_text(), "the reason")
+    finally:
+        process.terminate()
+        process.wait(60)
+    lines = [msgspec.json.decode(line) for line in log.read_text().splitlines()]
+    assert {line.get("part") for line in lines} == {"bridge"}, lines
 
 
 def test_a_redis_below_its_floor_is_refused(region: Region, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from jobs.queue.clock import LEASE_MS, STEP_MS, Clock, clock_of, region_ms
 from jobs.queue.home import Home, open_hub
 from jobs.queue.outbox import Leftovers
 from jobs.queue.reaper import PROOF_SECONDS, Reaper
-from jobs.queue.script import NOW, now_ms
+from jobs.queue.script import NOW, now_ms, send
 from regions import connect, names
 from scripts.chaos import clocks as faults
 from tests.service.working import REGION, claimer, enqueue, frame, is_clean, results, task
@@ -276,6 +276,16 @@ def test_a_call_that_arrives_late_does_nothing(region_redis):
     with pytest.raises(connect.redis.exceptions.ResponseError, match=clocks.REFUSED):
         client.execute_command(*late)
     assert client.llen(names.rq_queue(REGION)) == 1
+
+
+def test_another_refusal_is_returned_and_its_call_is_sent_once(region_redis, monkeypatch):
+    """It says nothing of the time, and what it did before it was refused would be done twice."""
+    client, asked = region_redis.client, []
+    monkeypatch.setattr(Clock, "mend", lambda *_: asked.append("the time"))
+    text = "redis.call('INCR', KEYS[1]) return redis.error_reply('OOM')"
+    (reply,) = send(client, [("EVAL", text, 1, "calls")], [])
+    assert isinstance(reply, redis.exceptions.ResponseError)
+    assert (client.get("calls"), asked) == (b"1", [])
 
 
 def test_a_small_step_is_taken_as_the_time(step, region_redis):

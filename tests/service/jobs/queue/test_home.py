@@ -119,6 +119,26 @@ def test_a_result_whose_file_can_not_be_waited_for_stays_and_both_connections_ar
     assert results(hub) == ["T1", "T2"]
 
 
+def test_a_connection_that_was_given_up_while_it_waited_for_the_file_is_closed_afterwards(
+    region_redis, hub_redis, home
+):
+    """The one for results was lost, so that both were given up."""
+    hub, client = hub_redis.client, region_redis.client
+    hub.config_set("appendfsync", "no")
+    assert post(home, [stored(client, outcome(1))])
+    (waiting,) = until(lambda: [one for one in hub.client_list() if one["cmd"] == "waitaof"], "the wait for the file")
+    assert not home.is_clear
+    (results_id,) = {*connections(hub_redis)} - {waiting["id"]}
+    hub.client_kill_filter(_id=results_id)
+    second = stored(client, outcome(2))
+    until(lambda: post(home, [second]), "another way")
+    assert waiting["id"] in connections(hub_redis)
+    hub.config_set("appendfsync", "everysec")
+    until(lambda: waiting["id"] not in connections(hub_redis), "its end")
+    until(lambda: left(region_redis) == (0, 0), "an empty outbox")
+    assert (results(hub), len(connections(hub_redis))) == (["T1", "T2"], 2)
+
+
 def test_the_way_home_is_open_before_the_first_result_and_no_connection_is_opened_for_one(
     region_redis, hub_redis, home
 ):

@@ -8,6 +8,8 @@ splices the bytes of its records.
 Readers accept versions ``VERSION`` - 1 to + 1 and ignore unknown fields. Other versions raise ``UnknownVersion``.
 """
 
+import itertools
+import re
 from collections import deque
 from datetime import UTC, datetime
 from hashlib import blake2b
@@ -26,6 +28,9 @@ PACKER_BYTES_MAX: Final = 262_144
 COMPRESS_FROM_BYTES: Final = 512  # smaller frames gain nothing
 KEEP_MS: Final = 300_000  # a job's record outlives its deadline by this, so that a redelivery is recognized
 HEAD_BYTES_MAX: Final = 100_000  # of a frame at the hub
+# Of a record at the hub. Workers let 201 levels and the digits of Python's integers through; its JSON reader takes no more of them.
+LEVELS_MAX, DIGITS_MAX = 256, 4_300
+PIECE: Final = 4_096  # brackets of a record that are counted at once
 MINUTE_SECONDS: Final = 60.0
 DAY_MINUTES: Final = 1_440
 MINUTES_MAX: Final = 30  # of a region's day in one status
@@ -265,6 +270,10 @@ _sorted_encoder = msgspec.json.Encoder(order="deterministic")
 _packers: deque[zstd.ZstdCompressor] = deque()  # idle compressors, at most as many as were ever in use at once
 _SAMPLED: Final = frozenset("13579bdf")  # the last digit of odd flags
 _RECORDS: Final = b',"records":'
+_TEXT: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"')
+_DIGITS: Final = re.compile(rb"[0-9]+")
+_STEP: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+_NO_BRACKETS: Final = bytes(one for one in range(256) if one not in _STEP)
 
 
 def trace_of(traceparent: str) -> dict[str, str]:
@@ -394,11 +403,44 @@ def splice_checked(frame: bytes, task: str, region: str, bytes_max: int) -> byte
                 raise ValueError(f"expected {bytes_max} bytes of records at most, packed as one")
         if records[:1] != b"[":  # ``head_of`` finds them by it
             raise ValueError(f"expected a list of records, found {records[:60]!r}")
-        result.count = len(_records_decoder.decode(records))
+        rows = _records_decoder.decode(records)
         str(records, "utf-8")
+        _check_values(records, rows)
+        result.count = len(rows)
     except (zstd.ZstdError, RecursionError) as error:
         raise ValueError(str(error)) from error
     return _encoder.encode(result)[:-1] + _RECORDS + records + b"}"
+
+
+def _check_values(records: bytes, rows: list[msgspec.Raw]) -> None:
+    """Raises ValueError for records that are JSON, and that common readers can't parse: these would lose the whole answer."""
+    for row in [row for row in map(bytes, rows) if len(row) > 2 * LEVELS_MAX]:
+        if row.count(b"[") + row.count(b"{") > LEVELS_MAX and _is_deep(row):
+            raise ValueError(f"expected records of {LEVELS_MAX} levels at most")
+    if _has_long_number(records) and _has_long_number(_TEXT.sub(b'""', records)):
+        raise ValueError(f"expected numbers of {DIGITS_MAX} digits at most")
+
+
+def _is_deep(text: bytes) -> bool:
+    """Whether a JSON value has more than ``LEVELS_MAX`` levels. Other threads run between the pieces."""
+    brackets, levels = _TEXT.sub(b"", text).translate(None, _NO_BRACKETS), [0]
+    for at in range(0, len(brackets), PIECE):
+        steps = map(_STEP.__getitem__, brackets[at : at + PIECE])
+        levels = list(itertools.accumulate(steps, initial=levels[-1]))
+        if max(levels) > LEVELS_MAX:
+            return True
+    return False
+
+
+def _has_long_number(text: bytes) -> bool:
+    """Whether more than ``DIGITS_MAX`` digits follow each other: then one of them stands at one of these places."""
+    for at in range(DIGITS_MAX, len(text), DIGITS_MAX):
+        after = _DIGITS.match(text, at)
+        if after is not None:
+            before = text[at - DIGITS_MAX : at]
+            if len(before) - len(before.rstrip(b"0123456789")) + after.end() - at > DIGITS_MAX:
+                return True
+    return False
 
 
 def check_head(frame: bytes, task: str, region: str, bytes_max: int) -> None:

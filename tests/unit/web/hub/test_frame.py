@@ -97,6 +97,36 @@ def test_of_a_frame_in_the_history_no_more_is_unpacked_than_was_counted_when_it_
     assert frame.whole(honest, TASK.encode(), BY, str(len(RECORDS)).encode()) == honest
 
 
+def nested(levels: int) -> bytes:
+    """A record with so many levels."""
+    return b'{"a":' + b"[" * (levels - 1) + b'"]}"' + b"]" * (levels - 1) + b"}"
+
+
+@pytest.mark.parametrize(
+    ("records", "is_read"),
+    [
+        (b"[" + nested(contract.LEVELS_MAX) + b"]", True),
+        (b"[" + nested(contract.LEVELS_MAX + 1) + b"]", False),
+        (b'[1,{"b":"]]]]' + b"[{" * 500 + b'\\\\\\""},' + nested(contract.LEVELS_MAX) + b"]", True),
+        (b'[{"b":"' + b"]" * 500 + b'","c":' + nested(contract.LEVELS_MAX) + b"}]", False),
+        (b'[{"a":[' + b"[]," * 2_000 + nested(contract.LEVELS_MAX - 2) + b"]}]", True),
+        (b'[{"a":[' + b"[]," * 2_000 + nested(contract.LEVELS_MAX - 1) + b"]}]", False),
+        (b"[" + b",".join([b'{"a":[{"b":[]}]}'] * 1_000) + b"]", True),
+        (b"[" + b"1" * contract.DIGITS_MAX + b"]", True),
+        (b"[" + b"1" * (contract.DIGITS_MAX + 1) + b"]", False),
+        (b'[{"a":0.' + b"1" * (contract.DIGITS_MAX + 1) + b"}]", False),
+        (b'[{"a":"\\"' + b"1" * 9_000 + b'"}]', True),
+        (b'[{"a":"' + b"1" * 9_000 + b'"},' + b"2" * 9_000 + b"]", False),
+    ],
+)
+def test_records_that_common_readers_can_not_parse_are_unreadable(records, is_read):
+    """Python's own reader refuses a whole answer with 1,000 levels, or with an integer of 4,301 digits."""
+    raw = b"0" + head().encode() + b"\n" + records
+    found = parsed(frame.spliced_reply(raw, TASK.encode(), BY, str(len(records)).encode()))
+    assert is_unreadable(found) == (not is_read)
+    assert is_unreadable(found) or found["records"] == json.loads(records)
+
+
 @given(frames())
 def test_of_any_frame_comes_one_result_of_its_task_in_every_form(raw):
     spliced = frame.spliced_reply(raw, TASK.encode(), BY, b"1000")

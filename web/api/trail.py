@@ -21,6 +21,7 @@ from msgspec import Struct
 from jobs import contract
 from jobs.contract import LOST, PUT_BACK, Attempt, Trail
 from regions import names
+from regions.script import send, value
 from web.hub import ids, takeover
 from web.hub.faults import living
 from web.hub.frame import head_reply
@@ -142,9 +143,10 @@ def settled_at(client: redis.Redis, request: str) -> dict[str, int]:
 
 def _foreign(client: redis.Redis, tenant: str, notes: Iterable[str]) -> set[str]:
     """The tasks in notes that belong to other tenants, whose answers a task may have got. Their ids must not be shown."""
-    found = {task for note in notes for task in TASK_ID.findall(note)}
-    owners: Any = {task: client.hget(names.ledger(ids.request_of(task)), "tenant") or b"" for task in found}
-    return {task for task, owner in owners.items() if owner.decode() != tenant}
+    found = list({task for note in notes for task in TASK_ID.findall(note)})  # a region may name thousands
+    asked = [("HGET", names.ledger(ids.request_of(task)), "tenant") for task in found]
+    owners = map(value, send(client, asked, []) if asked else [])
+    return {task for task, owner in zip(found, owners, strict=True) if (owner or b"").decode() != tenant}
 
 
 def _result(client: redis.Redis, task: str, settled: dict[bytes, bytes]) -> contract.Result | None:

@@ -4,11 +4,17 @@ A region's frame can hold anything. If it can't be read, or is not the result of
 instead, so that it neither breaks an answer nor shows the result of another task.
 """
 
+import time
+from typing import Final
+
 from jobs import contract
 from jobs.errors import Internal, TaskError
 from regions import logs, names
 
+LOG_SECONDS: Final = 60.0  # between two log lines about one region
+
 log = logs.get("frame")
+_logged_at: Final[dict[str, float]] = {}  # by region, monotonic
 
 
 def made(task: str, source: str, region: str, status: str, error: TaskError) -> bytes:
@@ -55,5 +61,8 @@ def _region(by: bytes) -> str:
 
 
 def _unreadable(task: str, region: str, error: Exception) -> bytes:
-    log.error("result not readable", task=task, region=region, error=str(error)[:500])
+    now = time.monotonic()
+    if now - _logged_at.get(region, float("-inf")) >= LOG_SECONDS:  # every reader of every poll comes here
+        _logged_at[region] = now
+        log.error("result not readable", task=task, region=region, error=str(error)[:500])
     return made(task, "", region, "failed", Internal("the region sent a result that can't be read"))

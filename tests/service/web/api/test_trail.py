@@ -4,10 +4,10 @@ import msgspec
 import pytest
 
 from jobs.contract import LOST, PUT_BACK, Attempt, Trail, encode_trail
-from regions import names
+from regions import names, script
 from tests.service.hub_parts import accepted, frame, settings, settle
-from web.api.trail import document, whereabouts
-from web.hub import scripts
+from web.api.trail import _foreign, document, whereabouts
+from web.hub import ids, scripts
 from web.hub.ledger import Ledger
 from web.hub.settlement import Settlement
 
@@ -123,3 +123,16 @@ def test_what_a_task_waits_for_now_is_a_hop_until_it_has_ended(tmp_path, hub_red
     assert last["note"].startswith("for the turn of x: ")
     settle(ledger, client, new, 0)
     assert "waited" not in [hop["hop"] for hop in shown(client, new)["hops"]]
+
+
+def test_the_owners_of_all_tasks_that_a_region_names_are_asked_for_in_one_round_trip(hub_redis, monkeypatch):
+    """Each was a round trip: a message with thousands of ids held the gateway's thread for seconds."""
+    first = ids.new()
+    named = [ids.task(first, 1), *(ids.task(ids.new(), 1) for _ in range(500))]
+    hub_redis.client.hset(names.ledger(first), mapping={"tenant": "shop"})
+    real, calls = script._exchange, []
+    monkeypatch.setattr(script, "_exchange", lambda client, commands: calls.append(1) or real(client, commands))
+    assert _foreign(hub_redis.client, "shop", ["; ".join(named), "none"]) == set(named[1:])
+    assert len(calls) == 1
+    assert _foreign(hub_redis.client, "shop", ["none"]) == set()
+    assert len(calls) == 1

@@ -1,6 +1,7 @@
 """Results that regions sent, as the hub shows them: whatever a frame holds, one whole result of its task comes of it."""
 
 import json
+import re
 
 import pytest
 from backports import zstd
@@ -125,6 +126,19 @@ def test_records_that_common_readers_can_not_parse_are_unreadable(records, is_re
     found = parsed(frame.spliced_reply(raw, TASK.encode(), BY, str(len(records)).encode()))
     assert is_unreadable(found) == (not is_read)
     assert is_unreadable(found) or found["records"] == json.loads(records)
+
+
+def test_of_unreadable_results_of_a_region_the_log_has_a_line_a_minute(capfd, monkeypatch):
+    """However often they are polled."""
+    now = [1_000.0]
+    monkeypatch.setattr("web.hub.frame.time.monotonic", lambda: now[0])
+    monkeypatch.setattr(frame, "_logged_at", {})
+    for at, region in ((1_000.0, "fra"), (1_000.0, "nyc"), (1_059.9, "fra"), (1_060.0, "fra"), (1_060.0, "nyc")):
+        now[0] = at
+        for _ in range(3):
+            frame.spliced(b"0{}\n[]", TASK, region, 100)
+    said = re.findall("result not readable .* region=(\\w+)", capfd.readouterr().out)
+    assert said == ["fra", "nyc", "fra", "nyc"]
 
 
 @given(frames())

@@ -103,6 +103,31 @@ def test_of_bridges_that_were_started_here_the_youngest_that_consumes_stays(
         assert report.did == [f"told process {started[1 - stays]} to end: another bridge does its work"]
 
 
+def test_a_bridge_that_was_started_here_ends_for_a_supervised_one_only_if_that_consumes_and_has_run_for_a_while(
+    beating: Beating, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beating.start()
+    kept = beating.start("kept", "deaf")  # so that it lives on
+    for state, settled_seconds, ends in (("starting", -60.0, 0), ("consuming", 3600.0, 0), ("consuming", -60.0, 1)):
+        monkeypatch.setattr(ensure, "SETTLED_SECONDS", settled_seconds)
+        beats = [msgspec.structs.replace(beat, state="consuming" if beat.kept else state) for beat in beating.beats()]
+        report = Report("fra")
+        beating.bridges()._retire([Seen(beating.folder, beat) for beat in beats], report)
+        assert report.did == [f"told process {kept.pid} to end: another bridge does its work"] * ends
+
+
+def test_what_does_not_drain_is_killed_also_if_another_one_does(beating: Beating) -> None:
+    dead, deaf = beating.start("kept"), beating.start("kept", "deaf")
+    bridges, report = beating.bridges(), Report("fra")
+    seen = sorted(bridges._look(), key=lambda one: one.process.pid == deaf.pid)
+    dead.kill()
+    dead.wait()
+    with bridges._alone(report, 0.0):
+        bridges._drain(seen, report, 0.0)
+    assert deaf.wait(60) == -signal.SIGKILL
+    assert [str(pid) in text for pid, text in zip((dead.pid, deaf.pid), report.did, strict=True)] == [True, True]
+
+
 # A command ends before the bridge that it started; a test does not.
 outlived = pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
 
@@ -124,6 +149,20 @@ def test_where_a_supervised_bridge_gets_no_successor_the_others_stay(
     beating.start()
     assert not beating.bridges("/bin/false").restart(60.0).ok
     assert sum(beat.alive for beat in beating.beats()) == 1
+
+
+@outlived
+def test_a_bridge_has_a_session_of_its_own_and_what_is_alive_is_told(
+    beating: Beating, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It outlives the terminal and the cron job that it was started from."""
+    monkeypatch.setattr(ensure, "SUPERVISOR_SECONDS", 0.0)
+    assert beating.bridges("/bin/false").ensure().pid == beating.bridges("/bin/false").restart(0.0).pid == 0
+    started = beating.bridges().ensure()
+    (beat,) = beating.beats()
+    assert started.pid == beat.pid == os.getsid(beat.pid)
+    again = beating.bridges("/bin/false").ensure()
+    assert (again.ok, again.did, again.pid) == (True, [], beat.pid)
 
 
 @outlived
@@ -158,6 +197,32 @@ def test_a_command_leaves_no_beat_in_the_lock_that_it_gives_back(tmp_path: Path)
     with RegionBridges(tmp_path, "fra", ["/bin/false"], {})._alone(Report("fra"), 0.0):
         assert heartbeat.read(lock) is not None
     assert heartbeat.read(lock) is None
+    with RegionBridges(tmp_path, "fra", ["/bin/false"], {})._alone(Report("fra"), 0.0) as mine:
+        assert mine
+
+
+def test_a_command_beats_while_it_waits(tmp_path: Path) -> None:
+    """Another one would take it for hung, and end it."""
+    bridges, lock = RegionBridges(tmp_path, "fra", ["/bin/false"], {}), tmp_path / "fra.lock"
+
+    def at() -> float:
+        beat = heartbeat.read(lock)
+        return 0.0 if beat is None else beat.at_seconds
+
+    with bridges._alone(Report("fra"), 0.0):
+        first = at()
+        assert bridges._wait(lambda: at() > first, 10.0)
+
+
+def test_beside_another_command_a_restart_fails_and_ensure_has_nothing_to_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ensure, "LOCK_SECONDS", 0.0)
+    one, other = (RegionBridges(tmp_path, "fra", ["/bin/false"], {}) for _ in range(2))
+    with one._alone(Report("fra"), 0.0):
+        restarted, ensured = other.restart(0.0), other.ensure()
+    assert (restarted.ok, restarted.did) == (False, ["another command is at work here"])
+    assert (ensured.ok, ensured.did) == (True, [])
 
 
 def test_a_hung_command_of_another_user_keeps_its_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,7 +238,7 @@ def test_a_hung_command_of_another_user_keeps_its_lock(tmp_path: Path, monkeypat
 
 
 def test_only_the_owner_may_open_what_is_made(tmp_path: Path) -> None:
-    folder = tmp_path / "beats"
+    folder = tmp_path / "made" / "beats"
     with RegionBridges(folder, "fra", ["/bin/false"], {})._alone(Report("fra"), 0.0) as mine:
         assert mine
         assert folder.stat().st_mode & 0o777 == 0o700

@@ -1,6 +1,7 @@
 """The two connections to the hub: what they need there, how they are kept, and a hub that is far."""
 
 import itertools
+import threading
 
 from jobs.queue import home as home_module
 from jobs.queue.home import Home, Shipment, open_hub
@@ -36,11 +37,13 @@ def test_a_region_needs_no_more_than_to_append_and_to_wait_for_the_file(start_re
     assert not post(Home(open_hub(url, "w1"), "nyc", region_redis.client), [Shipment("1-0", outcome(1), 610)])
 
 
-def test_where_the_hub_does_not_let_ask_for_its_file_its_reply_is_what_counts(start_redis, region_redis):
+def test_where_the_hub_does_not_let_ask_for_its_file_its_reply_is_what_counts(start_redis, region_redis, capfd):
     hub = start_redis("hub", users={"fra": ("secret", hub_acl.rules(REGION).replace("+waitaof", ""))})
     home = Home(open_hub(hub.url.replace("redis://", "redis://fra:secret@"), "w1"), REGION, region_redis.client)
-    assert post(home, [stored(region_redis.client, outcome(1))])
-    until(lambda: left(region_redis) == (0, 0), "an empty outbox")
+    for number in (1, 3):
+        assert post(home, [stored(region_redis.client, outcome(number))])
+        until(lambda: left(region_redis) == (0, 0), "an empty outbox")
+    assert capfd.readouterr().out.count("does not say when it has results in its file") == 1
     hub.client.config_set("appendonly", "no")
     assert post(Home(open_hub(hub.url, "w1"), REGION, region_redis.client), [stored(region_redis.client, outcome(2))])
     until(lambda: left(region_redis) == (0, 0), "an empty outbox")
@@ -95,6 +98,7 @@ def test_two_servers_that_answer_as_the_hub_are_none(region_redis, hub_redis, st
     home = Home(open_hub(hub_redis.url, "w1"), REGION, region_redis.client)
     one = stored(region_redis.client, outcome(1))
     assert not home.prepare()
+    until(lambda: connections(hub_redis) == [], "the one that was opened to be closed")
     assert not post(home, [one])
     assert results(hub_redis.client) == []
     assert post(home, [one])
@@ -137,6 +141,18 @@ def test_a_connection_that_was_given_up_while_it_waited_for_the_file_is_closed_a
     until(lambda: waiting["id"] not in connections(hub_redis), "its end")
     until(lambda: left(region_redis) == (0, 0), "an empty outbox")
     assert (results(hub), len(connections(hub_redis))) == (["T1", "T2"], 2)
+
+
+def test_both_connections_are_opened_at_once(home, monkeypatch):
+    """Across an ocean each takes some round trips."""
+    both = threading.Barrier(2, timeout=60)
+
+    def opened(client):
+        both.wait()
+        return link.Link(client)
+
+    monkeypatch.setattr(home_module, "Link", opened)
+    assert home.prepare()
 
 
 def test_the_way_home_is_open_before_the_first_result_and_no_connection_is_opened_for_one(

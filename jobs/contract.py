@@ -272,8 +272,9 @@ _SAMPLED: Final = frozenset("13579bdf")  # the last digit of odd flags
 _RECORDS: Final = b',"records":'
 _TEXT: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"')
 _DIGITS: Final = re.compile(rb"[0-9]+")
-_STEP: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
-_NO_BRACKETS: Final = bytes(one for one in range(256) if one not in _STEP)
+_STEP: Final = {ord("["): 1, ord("]"): -1}
+_AS_LISTS: Final = bytes.maketrans(b"{}", b"[]")
+_NO_BRACKETS: Final = bytes(one for one in range(256) if one not in b"[]{}")
 
 
 def trace_of(traceparent: str) -> dict[str, str]:
@@ -423,7 +424,8 @@ def _check_values(records: bytes, rows: list[msgspec.Raw]) -> None:
 
 def _is_deep(text: bytes) -> bool:
     """Whether a JSON value has more than ``LEVELS_MAX`` levels. Other threads run between the pieces."""
-    brackets, levels = _TEXT.sub(b"", text).translate(None, _NO_BRACKETS), [0]
+    brackets = _TEXT.sub(b"", text).translate(_AS_LISTS, _NO_BRACKETS).replace(b"[]", b"")
+    levels = [1]  # the innermost ones have just gone
     for at in range(0, len(brackets), PIECE):
         steps = map(_STEP.__getitem__, brackets[at : at + PIECE])
         levels = list(itertools.accumulate(steps, initial=levels[-1]))

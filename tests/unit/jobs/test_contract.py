@@ -148,3 +148,23 @@ def test_a_whole_frame_is_told_as_it_came():
             assert contract.splice_checked(frame, "T", region, len(records)) == contract.splice(frame)
     with pytest.raises(ValueError, match=f"expected {len(records) - 1} bytes of records at most"):
         contract.splice_checked(frame, "T", "fra", len(records) - 1)
+
+
+def levels(value) -> int:
+    if not isinstance(value, list | dict):
+        return 0
+    return 1 + max(map(levels, value.values() if isinstance(value, dict) else value), default=0)
+
+
+TEXTS = st.text(st.sampled_from('[]{}"\\a'), max_size=6)
+VALUES = st.recursive(
+    st.one_of(st.integers(), TEXTS), lambda of: st.lists(of, max_size=4) | st.dictionaries(TEXTS, of, max_size=4)
+)
+
+
+@given(VALUES, st.integers(1, 6))
+def test_levels_of_a_value_are_counted_whatever_its_texts_have(value, most):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(contract, "LEVELS_MAX", most)
+        patch.setattr(contract, "PIECE", 3)
+        assert contract._is_deep(json.dumps([value]).encode()) == (levels([value]) > most)

@@ -57,8 +57,10 @@ PARTS_MAX: Final = 200  # bridges and pools of a region at one time
 # Of what they report, which every gateway decodes once or twice a second: 200 parts of 31 kB took a tenth of a processor.
 PARTS_BYTES_MAX: Final = 1_000_000
 PART_LIVES_SECONDS: Final = 3_600.0  # after its last status, before its place may go to another one
-# Bytes of claims, status and lists of sources in so many seconds; a region that tells more is read apart.
+# Bytes of claims, status and lists of sources in so many seconds, and of unusually long trails; a region that tells more is
+# read apart: to judge a trail of 16 kB takes 0.3 ms.
 TOLD_BYTES_MAX, TOLD_SECONDS = 20_000_000, 10.0
+TRAIL_USUAL: Final = 4_000  # bytes; ten attempts with messages have less
 
 Entry = tuple[str, bytes, dict[bytes, bytes]]  # region, entry id, fields
 
@@ -400,8 +402,8 @@ class Settler:
             self._told.clear()
             self._told_at = self._read_at
         for region, _, fields in entries:
-            if b"d" in fields:
-                self._told[region] += len(fields[b"d"])
+            trail = len(fields.get(b"h", b""))
+            self._told[region] += len(fields.get(b"d", b"")) + (trail if trail > TRAIL_USUAL else 0)
         for region, size in self._told.items():
             if size > TOLD_BYTES_MAX:
                 self._set_apart(region, f"it told {size:,} bytes within {TOLD_SECONDS:g} s")

@@ -356,6 +356,20 @@ def test_a_region_that_tells_much_is_read_apart_and_the_others_are_not(parts, mo
     until(lambda: parts.settler.run_once() or not parts.settler._apart, "it to be read with the others again")
 
 
+def test_a_region_whose_trails_are_all_long_is_read_apart(parts, monkeypatch):
+    """Usual ones do not count, however many results it sends."""
+    monkeypatch.setattr(settle, "TOLD_BYTES_MAX", 30_000)
+    monkeypatch.setattr(settle, "TOLD_SECONDS", 3_600.0)
+    usual = encode_trail(Trail(5, [Attempt(1, 6, 9, "fra.worker.1", "timeout", "x" * 300)] * 10))
+    usual += b" " * (settle.TRAIL_USUAL - len(usual))
+    long = encode_trail(Trail(5, [Attempt(1, 6, 9, "fra.worker.1", "", "")] * 300))
+    for trail, is_apart in ((usual, False), (long, True)):
+        for _ in range(10):
+            parts.say({**RESULT, "h": trail})
+        parts.is_drained()
+        assert ("fra" in parts.settler._apart) == is_apart
+
+
 def test_claims_of_what_was_not_asked_of_it_change_nothing(parts):
     new, _ = parts.accepted("nyc", "fra")
     claims = [[new.id, task.id, 1, 5] for task in new.tasks] + [["0" * 26, new.tasks[0].id, 1, 5]]

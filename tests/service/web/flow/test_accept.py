@@ -174,6 +174,30 @@ def test_what_the_hub_has_of_a_question_ends_its_task_at_the_accept_and_is_not_p
     assert [properties.correlation_id for properties, _ in drain(rabbitmq, "q.fra")] == [fresh.new.id]
 
 
+def reusing(half):
+    """A request whose task the hub has a result for, which it may use."""
+    older, _ = accepted(half.ledger)
+    settle(half.ledger, half.hub.client, older, 0)
+    return msgspec.structs.replace(new_request(), max_age=60.0)
+
+
+def test_an_older_result_that_can_not_be_used_for_an_error_is_a_refusal_at_once(patient, half, monkeypatch):
+    def fail(*_):
+        raise ValueError("no answer of the script")
+
+    new = reusing(half)
+    monkeypatch.setattr(half.acceptor, "_reuse", fail)
+    assert half.submit(new)[0].reason == BROKEN
+    until(lambda: half.ledger.states([new.id]) == ["refused"], "its end at the hub")
+
+
+def test_what_is_left_to_fetch_and_can_not_be_published_is_a_refusal_at_once(patient, half, monkeypatch):
+    monkeypatch.setattr(half.publisher, "unavailable_for", lambda _: "no broker")
+    new = msgspec.structs.replace(new_request(), max_age=60.0)
+    assert half.submit(new)[0].reason == "no broker"
+    until(lambda: half.ledger.states([new.id]) == ["refused"], "its end at the hub")
+
+
 @contextmanager
 def busy(publisher):
     """The publisher's thread reads no confirm meanwhile."""
@@ -407,7 +431,7 @@ def test_an_accept_that_reaches_the_hub_after_its_503_has_no_effect(half, monkey
         return [False], durability.File()
 
     monkeypatch.setattr(half.ledger, "accept", accept_after_the_answer)
-    monkeypatch.setattr(half.acceptor.cleaner, "_refuse_some", lambda: False)
+    monkeypatch.setattr(half.acceptor.cleaner, "_refuse_some", lambda: None)
     new = new_request()
     half.acceptor.submit(new, answered.append)
     until(lambda: said, "the accept")
@@ -436,10 +460,13 @@ def test_what_the_hub_has_forgotten_when_it_is_to_accept_it_is_a_refusal_at_once
 
 
 def test_how_long_an_accept_took_is_counted_for_its_region_if_it_has_one(patient, half):
+    began = time.monotonic()
     for regions in (("fra",), ("fra", "nyc"), ("fra", "fra")):
         assert isinstance(half.submit(new_request(regions))[0], Accepted)
     counted = {labels: sum(cells[:-1]) for labels, cells in half.ledger.tally.hops.counts()}
     assert counted == {("accept", "fra"): 2, ("accept", ""): 1}
+    took_seconds = sum(cells[-1] for _, cells in half.ledger.tally.hops.counts()) / 1e6
+    assert 0 < took_seconds <= time.monotonic() - began
     assert half.ledger.tally.requests.counts() == [(("accepted",), 3)]
 
 

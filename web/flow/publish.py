@@ -58,6 +58,7 @@ class Publisher:
         self._refusals: dict[str, str] = {}  # by region: why the broker did not declare its queues
         self._blocked: str | None = None
         self._down: str | None = "the broker is not reached yet"
+        self._refusal = ""  # why the broker closed a channel of the connection at hand
         self._looker: Channel | None = None
         # When it was asked what it has not answered (monotonic; 0: it owes nothing), and when it was asked last.
         self._asked_at = self._looked_at = 0.0
@@ -208,6 +209,7 @@ class Publisher:
         """Opens one connection, and serves it until its end."""
         parameters = self._parameters[self._loop.failures % len(self._parameters)]
         connection: connect.SharedBroker | None = None
+        self._refusal = ""
         try:
             connection = self._connection = connect.SharedBroker(
                 parameters,
@@ -379,15 +381,18 @@ class Publisher:
         log.info("broker unblocked")
 
     def _channel_closed(self, _: Channel, error: Exception) -> None:
-        self._fail(f"the broker closed the channel: {error}")
+        reason = f"the broker closed the channel: {error}"
+        if isinstance(error, pika.exceptions.ChannelClosedByBroker):  # and not because the connection is lost
+            self._refusal = reason
+        self._fail(reason)
         connection = self._connection
         if connection is not None and connection.is_open:
             connection.close()
 
     def _lost(self, error: Any) -> None:
         if self._down is None or self._loop.failures == 0:
-            log.warning("broker away", error=str(error))
-        self._fail("the broker is away")
+            log.warning("broker away", error=self._refusal or str(error))
+        self._fail(self._refusal or "the broker is away")
         if self._connection is not None:
             self._connection.ioloop.stop()
 

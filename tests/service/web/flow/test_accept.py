@@ -145,7 +145,7 @@ def test_a_synchronous_task_takes_the_fast_lane(patient, half, rabbitmq):
 
 
 def test_what_the_hub_has_of_a_question_ends_its_task_at_the_accept_and_is_not_published(
-    patient, half, rabbitmq, hub_redis
+    patient, half, rabbitmq, hub_redis, monkeypatch
 ):
     first = new_request()
     answer, _ = half.submit(first)
@@ -172,6 +172,12 @@ def test_what_the_hub_has_of_a_question_ends_its_task_at_the_accept_and_is_not_p
     fresh, _ = half.submit(new_request())
     assert (type(fresh), fresh.reused) == (Accepted, 0)
     assert [properties.correlation_id for properties, _ in drain(rabbitmq, "q.fra")] == [fresh.new.id]
+    monkeypatch.setattr(half.publisher, "unavailable_for", lambda _: "no broker")
+    answer, _ = half.submit(msgspec.structs.replace(again, id=new_request().id))
+    assert (type(answer), answer.reused) == (Accepted, 1)  # it needs no broker
+    refused, _ = half.submit(new_request())
+    assert refused.reason == "no broker"
+    assert not half.hub.client.exists(names.ledger(refused.new.id))
 
 
 def reusing(half):
@@ -195,6 +201,7 @@ def test_what_is_left_to_fetch_and_can_not_be_published_is_a_refusal_at_once(pat
     monkeypatch.setattr(half.publisher, "unavailable_for", lambda _: "no broker")
     new = msgspec.structs.replace(new_request(), max_age=60.0)
     assert half.submit(new)[0].reason == "no broker"
+    assert not half.acceptor.cleaner._lanes  # no region has anything of it
     until(lambda: half.ledger.states([new.id]) == ["refused"], "its end at the hub")
 
 
@@ -518,6 +525,14 @@ def test_a_202_waits_until_the_hub_has_written_what_it_accepted(half, monkeypatc
     assert file.looks <= (time.monotonic() - began) / accept.FILE_LOOK_SECONDS + 3  # and asks now and then
     file.written = 1
     assert isinstance(half.answers.get(timeout=60), Accepted)
+
+
+def test_a_hub_that_has_written_it_is_not_asked_for_that_again(patient, half, monkeypatch):
+    looks = []
+    monkeypatch.setattr(half.acceptor._unwritten, "look", lambda: looks.append(1))
+    for _ in range(2):  # after the second answer the first accept is over
+        assert isinstance(half.submit(new_request())[0], Accepted)
+    assert looks == []
 
 
 def test_a_synchronous_request_waits_only_for_its_202(patient, half, monkeypatch):

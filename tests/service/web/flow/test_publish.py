@@ -4,7 +4,9 @@ import random
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pika
 import pytest
@@ -55,6 +57,8 @@ def test_a_message_leaves_although_the_publishers_thread_does_not_run(broker, pu
     assert (got[1].message_id, ended) == ("M", [])
     goes_on.set()
     until(lambda: ended == [None], "its confirm")
+    counts = {labels: sum(cells[:-1]) for name, labels, cells in publisher.samples() if name == "nearfetch_hop_seconds"}
+    assert counts == {("publish", region): int(region == "fra") for region in ("fra", "nyc", "sin")}
 
 
 def test_queues_that_go_while_a_batch_is_on_its_way_end_it_with_a_reason(publisher, monkeypatch):
@@ -65,6 +69,37 @@ def test_queues_that_go_while_a_batch_is_on_its_way_end_it_with_a_reason(publish
     monkeypatch.setattr(publisher, "unavailable_for", lambda _: None)
     publisher.publish(Batch([message("M")], ended.append))
     assert ended == [f"the queues of {region} are not declared yet"]
+
+
+def test_a_broker_that_refuses_the_queues_is_none_that_is_away_and_is_reached_when_it_takes_them(
+    broker, tmp_path, rabbitmq, capfd
+):
+    channel = broker.channel()
+    channel.queue_delete(QUEUE)
+    channel.queue_declare(QUEUE, durable=True)  # and no quorum queue
+    made = Publisher(settings(tmp_path, amqp=rabbitmq.url))
+    made.start()
+    try:
+        until(lambda: made._loop.failures >= 2, "two tries")
+        assert "PRECONDITION_FAILED" in made.unavailable
+        channel.queue_delete(QUEUE)
+        until(lambda: made.unavailable is None, "the broker")
+    finally:
+        made.stop()
+    (said,) = [line for line in capfd.readouterr().out.splitlines() if "broker away" in line and "Normal" not in line]
+    assert "PRECONDITION_FAILED" in said
+    assert made.unavailable == "the broker is away"
+
+
+def test_a_channel_that_the_broker_closes_fails_what_it_carries_and_is_opened_again(publisher):
+    lane, ended = publisher._lanes["fra"], list[str | None]()
+    lane.expect(Batch([message("M")], ended.append), message("M"))
+    publisher._connection.ioloop.add_callback_threadsafe(lambda: lane.channel.basic_publish("nowhere", "", b""))
+    until(lambda: ended, "its end")
+    assert "NOT_FOUND" in ended[0]
+    until(lambda: publisher.unavailable is None, "the broker")
+    publisher.publish(Batch([message("N")], ended.append))
+    until(lambda: ended[1:] == [None], "its confirm")
 
 
 def test_a_publisher_that_is_stopped_leaves_the_broker(tmp_path, rabbitmq):
@@ -211,6 +246,147 @@ def alone(tmp_path, monkeypatch) -> Publisher:
     for region in ("fra", "nyc", "sin"):
         made._lanes[region] = Lane(None, [0] * CELLS)
     return made
+
+
+class Wire:
+    """A connection, or a channel of it, that only notes what is asked; ``answer`` calls back."""
+
+    is_open = True
+
+    def __init__(self) -> None:
+        self.channels: list[Wire] = []
+        self.asked: list[tuple[str, Callable[[Any], None]]] = []
+        self.is_closed = False
+
+    def channel(self, on_open_callback: Callable[[Any], None]) -> None:
+        self.channels.append(Wire())
+        on_open_callback(self.channels[-1])
+
+    def add_on_close_callback(self, call: Callable[..., None]) -> None:
+        """No channel of a test is closed by the broker."""
+
+    add_on_return_callback = add_on_close_callback
+
+    def confirm_delivery(self, *, ack_nack_callback: object, callback: Callable[[Any], None]) -> None:
+        callback(None)
+
+    def exchange_declare(self, exchange: str, **of: object) -> None:
+        """It is declared."""
+
+    def queue_declare(self, queue: str, *, callback: Callable[[Any], None], **of: object) -> None:
+        self.asked.append((queue, callback))
+
+    def queue_bind(self, queue: str, exchange: str, key: str, *, callback: Callable[[Any], None]) -> None:
+        self.asked.append(("", callback))
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    def basic_qos(self, *, prefetch_count: int, callback: Callable[[Any], None]) -> None:
+        self.asked.append(("", callback))
+
+    def answer(self, ready: int = 0, consumers: int = 0) -> list[str]:
+        """Answers all that was asked, with figures of each queue; returns the queues."""
+        asked, self.asked = self.asked, []
+        for _, call in asked:
+            call(SimpleNamespace(method=SimpleNamespace(message_count=ready, consumer_count=consumers)))
+        return [queue for queue, _ in asked if queue]
+
+
+def test_queues_are_looked_at_now_and_then_over_one_channel_and_sooner_after_a_late_answer(alone, monkeypatch):
+    now, wire = [1_000.0], Wire()
+    alone._connection = wire
+    monkeypatch.setattr(publish.time, "monotonic", lambda: now[0])
+
+    def looks_after(seconds: float) -> bool:
+        """Whether it asks anything so much later."""
+        now[0] += seconds
+        before = [len(one.asked) for one in wire.channels]
+        alone._look()
+        return before != [len(one.asked) for one in wire.channels]
+
+    regions = ("fra", "nyc", "sin")
+    queues = [queue for region in regions for queue in (names.fast_queue(region), names.work_queue(region))]
+    assert looks_after(0.0)
+    assert not looks_after(publish.UNANSWERED_SECONDS + 1.0)  # the answer is owed
+    now[0] = 1_000.0
+    (channel,) = wire.channels
+    assert channel.answer(3, 1) == queues
+    assert {region: (one.ready, one.consumers) for region, one in alone.queued.items()} == dict.fromkeys(
+        regions, (6, 2)
+    )
+    assert not looks_after(publish.LOOK_SECONDS - 0.1)
+    assert looks_after(0.1)
+    now[0] += publish.SLOW_SECONDS + 0.1
+    assert channel.answer() == queues
+    assert kinds(alone) == []  # one late answer makes no broker slow
+    assert looks_after(1.5 * publish.SUSPECT_SECONDS)
+    assert channel.answer() == queues
+    assert wire.channels == [channel]
+    now[0] += publish.UNANSWERED_SECONDS + 1.0
+    assert alone.state is None  # it owes nothing
+    alone._down = "the broker is away"
+    assert not looks_after(0.0)
+
+
+def test_a_batch_whose_connection_closes_or_is_lost_meanwhile_is_not_sent(alone, monkeypatch):
+    ended: list[str | None] = []
+    monkeypatch.setattr(alone, "unavailable_for", lambda _: None)  # as it was when the caller asked
+    alone._connection = SimpleNamespace(is_open=False)
+    alone.publish(Batch([message("M")], ended.append))
+    alone._fail("the broker is away")
+    alone._connection = SimpleNamespace(is_open=True)
+    alone.publish(Batch([message("M")], ended.append))
+    assert ended == ["the connection to the broker closes", "the broker is away"]
+
+
+def test_a_region_gets_one_channel_however_often_its_queues_are_declared(alone, monkeypatch):
+    opened: list[str] = []
+    monkeypatch.setattr(alone, "_lane_opened", lambda region, _: opened.append(region))
+    alone._connection = Wire()
+    del alone._lanes["fra"]
+    for _ in range(2):
+        alone._open_lanes(["fra", "nyc"], None)
+    assert opened == ["fra"]
+
+
+def test_a_region_that_is_added_is_declared_once_over_a_channel_that_is_closed_then(alone, monkeypatch):
+    opened: list[str] = []
+    monkeypatch.setattr(alone, "_lane_opened", lambda region, _: opened.append(region))
+    wire = alone._connection = Wire()
+    for region in ("ams", "ams", "fra"):  # it is on its way, and fra has its channel
+        alone._add(region)
+    (channel,) = wire.channels
+    assert channel.answer() == [queue for queue, _, _ in topology.queues(["ams"])]
+    assert (opened, channel.is_closed, len(wire.channels)) == (["ams"], True, 2)
+    alone._down = "the broker is away"
+    alone._add("lon")
+    assert len(wire.channels) == 2
+
+
+def test_a_broker_is_reached_when_all_regions_have_their_channels(alone):
+    opens: list[Callable[[Any], None]] = []
+    alone._fail("the broker is away")
+
+    def channel(*, on_open_callback: Callable[[Any], None]) -> None:
+        opens.append(on_open_callback)
+
+    alone._connection = SimpleNamespace(channel=channel)
+    alone._open_lanes(["fra", "nyc"], None)
+    opens[0](Wire())
+    assert alone.unavailable == "the broker is away"
+    opens[1](Wire())
+    assert alone.unavailable is None
+
+
+def test_a_broker_that_is_too_old_gets_no_channel(alone):
+    told: list[str] = []
+
+    def close(*, reply_text: str) -> None:
+        told.append(reply_text)
+
+    alone._opened(SimpleNamespace(server_properties={"version": "3.13.7"}, close=close))
+    assert "found 3.13.7" in told[0]
 
 
 def kinds(publisher: Publisher) -> list[tuple[str, str | None]]:

@@ -120,7 +120,6 @@ class Bridge:
                 part.stop()
             for thread in self._threads:
                 thread.join()
-            self._enqueuer.close()
             for client in self._clients:
                 client.close()
             self._ioloop.close()

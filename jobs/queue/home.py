@@ -194,7 +194,6 @@ class Home:
                 way.close()
             elif way is not None:
                 way.results.close()
-            self._changed.notify_all()
 
     def wait(self, wake: int, until: float) -> bool:
         """Waits for news: a reply, ``wake`` (an eventfd, which is reset), the loss of an idle connection, or that time (monotonic).

@@ -14,7 +14,9 @@ import pytest
 from msgspec import structs
 
 from bridge import bridge as bridge_module
+from bridge import heartbeat
 from regions import connect
+from regions.settings import Bridges
 from scripts.stack.ports import free_port
 from scripts.stack.probes import listens
 from scripts.stack.services import Running, Service
@@ -36,9 +38,15 @@ from tests.waiting import until
 STOPPED, GOES_ON = signal.SIGSTOP, signal.SIGCONT
 
 
-def test_it_reports_home(region: Region) -> None:
-    with region.bridging() as running:
+def test_it_reports_home(region: Region, tmp_path: Path) -> None:
+    config = structs.replace(region.settings(), bridges=Bridges(path=str(tmp_path)))
+    with bridging(config, region.name) as running:
         until(lambda: last_status(region.hub, region.name).get("state") == "consuming", "a status")
+        (file,) = heartbeat.files(tmp_path, region.name)
+        beat = until(
+            lambda: (now := heartbeat.read(file)) and now.state == "consuming" and now, "its beat to tell, too"
+        )
+        assert not beat.kept
         region.redis.running.signal(STOPPED)
         until(lambda: last_status(region.hub, region.name).get("state") == "paused", "the change to be told")
         region.redis.running.signal(GOES_ON)
@@ -46,6 +54,7 @@ def test_it_reports_home(region: Region) -> None:
         name = running.bridge.name
         connected = connections(region.hub, name), connections(region.redis, name)
     assert all(connected)
+    assert heartbeat.files(tmp_path) == []
     for server in (region.hub, region.redis):
         until(lambda server=server: connections(server, name) == [], "an end without open connections")
     entry = entries(region.hub, region.name, "status")[-1]
@@ -183,13 +192,17 @@ def test_a_consumer_that_the_broker_forgot_is_replaced(region: Region) -> None:
         region.all_acked(running)
 
 
-def test_it_stops_though_everything_is_away(hub_redis, region_redis, rabbitmq) -> None:
+def test_it_stops_though_everything_is_away(hub_redis, region_redis, rabbitmq, monkeypatch) -> None:
+    """Its threads end first: they use what it closes."""
+    watch = bridge_module.Watch.run
+    monkeypatch.setattr(bridge_module.Watch, "run", lambda one: watch(one) or time.sleep(0.5))
     settings = settings_of(hub_redis, region_redis, rabbitmq, "fra")
     for one in (hub_redis, region_redis):
         one.running.signal(STOPPED)
     try:
         with bridging(msgspec_replace(settings, "amqp://127.0.0.1:1/"), "fra") as running:
             running.wait_for("starting", "RabbitMQ is away: Connection refused")
+        assert not any(thread.is_alive() for thread in running.bridge._threads)
     finally:
         for one in (hub_redis, region_redis):
             one.running.signal(GOES_ON)

@@ -1,7 +1,9 @@
 """The two connections to the hub: what they need there, how they are kept, and a hub that is far."""
 
 import itertools
+import os
 import threading
+import time
 
 from jobs.queue import home as home_module
 from jobs.queue.home import Home, Shipment, open_hub
@@ -126,21 +128,48 @@ def test_a_result_whose_file_can_not_be_waited_for_stays_and_both_connections_ar
 def test_a_connection_that_was_given_up_while_it_waited_for_the_file_is_closed_afterwards(
     region_redis, hub_redis, home
 ):
-    """The one for results was lost, so that both were given up."""
+    """The one for results was given up as well, and closed at once: the hub took nothing more."""
     hub, client = hub_redis.client, region_redis.client
     hub.config_set("appendfsync", "no")
     assert post(home, [stored(client, outcome(1))])
     (waiting,) = until(lambda: [one for one in hub.client_list() if one["cmd"] == "waitaof"], "the wait for the file")
     assert not home.is_clear
-    (results_id,) = {*connections(hub_redis)} - {waiting["id"]}
-    hub.client_kill_filter(_id=results_id)
     second = stored(client, outcome(2))
-    until(lambda: post(home, [second]), "another way")
-    assert waiting["id"] in connections(hub_redis)
+    hub.config_set("maxmemory", 1)
+    assert not post(home, [second])
+    until(lambda: connections(hub_redis) == [waiting["id"]], "the other one's end")
+    hub.config_set("maxmemory", 0)
+    assert post(home, [second])
     hub.config_set("appendfsync", "everysec")
     until(lambda: waiting["id"] not in connections(hub_redis), "its end")
     until(lambda: left(region_redis) == (0, 0), "an empty outbox")
     assert (results(hub), len(connections(hub_redis))) == (["T1", "T2"], 2)
+
+
+def test_what_the_hub_took_is_waited_for_before_anything_is_clear(region_redis, home, monkeypatch):
+    """Also before the thread that waits has begun: what is in the outbox then has been sent."""
+    monkeypatch.setattr(Home, "run", lambda _: None)
+    assert home.is_clear
+    assert post(home, [stored(region_redis.client, outcome(1))])
+    assert not home.is_clear
+
+
+def test_while_one_connection_waits_for_the_file_the_loss_of_the_other_is_looked_for_again_soon(
+    region_redis, hub_redis, home, monkeypatch
+):
+    """Only one that is idle can be watched, and it may be closed at any time."""
+    monkeypatch.setattr(home_module, "FILE_MS", 50)
+    hub_redis.client.config_set("appendfsync", "no")
+    assert post(home, [stored(region_redis.client, outcome(1))])
+    until(lambda: home._waiting, "the wait for the file")
+    wake, give_up = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK), time.monotonic() + 60
+    try:
+        assert not home.wait(wake, give_up)
+        assert time.monotonic() < give_up
+        home._way.results.close()
+        assert not home.wait(wake, 0.0)
+    finally:
+        os.close(wake)
 
 
 def test_both_connections_are_opened_at_once(home, monkeypatch):

@@ -145,7 +145,7 @@ def test_a_synchronous_task_takes_the_fast_lane(patient, half, rabbitmq):
 
 
 def test_what_the_hub_has_of_a_question_ends_its_task_at_the_accept_and_is_not_published(
-    patient, half, rabbitmq, hub_redis, monkeypatch
+    patient, half, rabbitmq, hub_redis
 ):
     first = new_request()
     answer, _ = half.submit(first)
@@ -172,36 +172,16 @@ def test_what_the_hub_has_of_a_question_ends_its_task_at_the_accept_and_is_not_p
     fresh, _ = half.submit(new_request())
     assert (type(fresh), fresh.reused) == (Accepted, 0)
     assert [properties.correlation_id for properties, _ in drain(rabbitmq, "q.fra")] == [fresh.new.id]
+
+
+def test_what_can_not_be_published_is_a_refusal_at_once_and_no_region_has_anything_of_it(patient, half, monkeypatch):
     monkeypatch.setattr(half.publisher, "unavailable_for", lambda _: "no broker")
-    answer, _ = half.submit(msgspec.structs.replace(again, id=new_request().id))
-    assert (type(answer), answer.reused) == (Accepted, 1)  # it needs no broker
-    refused, _ = half.submit(new_request())
-    assert refused.reason == "no broker"
-    assert not half.hub.client.exists(names.ledger(refused.new.id))
-
-
-def reusing(half):
-    """A request whose task the hub has a result for, which it may use."""
-    older, _ = accepted(half.ledger)
-    settle(half.ledger, half.hub.client, older, 0)
-    return msgspec.structs.replace(new_request(), max_age=60.0)
-
-
-def test_an_older_result_that_can_not_be_used_for_an_error_is_a_refusal_at_once(patient, half, monkeypatch):
-    def fail(*_):
-        raise ValueError("no answer of the script")
-
-    new = reusing(half)
-    monkeypatch.setattr(half.acceptor, "_reuse", fail)
-    assert half.submit(new)[0].reason == BROKEN
-    until(lambda: half.ledger.states([new.id]) == ["refused"], "its end at the hub")
-
-
-def test_what_is_left_to_fetch_and_can_not_be_published_is_a_refusal_at_once(patient, half, monkeypatch):
-    monkeypatch.setattr(half.publisher, "unavailable_for", lambda _: "no broker")
+    answer, _ = half.submit(new_request())
+    assert answer.reason == "no broker"
+    assert not half.hub.client.exists(names.ledger(answer.new.id)), "nor has the hub"
     new = msgspec.structs.replace(new_request(), max_age=60.0)
     assert half.submit(new)[0].reason == "no broker"
-    assert not half.acceptor.cleaner._lanes  # no region has anything of it
+    assert not half.acceptor.cleaner._lanes
     until(lambda: half.ledger.states([new.id]) == ["refused"], "its end at the hub")
 
 
@@ -259,6 +239,17 @@ def test_a_stop_ends_its_threads_when_each_request_has_its_answer(half, rabbitmq
         assert not any(thread.is_alive() for thread in threads)
     cancelled = []
     until(lambda: cancelled.extend(drain(rabbitmq, "q.fra.now")) or len(cancelled) == 2, "their cancels")
+
+
+def test_what_is_confirmed_when_it_stops_is_accepted_before_its_thread_ends(patient, half):
+    acceptor = Acceptor(half.hub, half.ledger, half.publisher)
+    for _ in range(2):
+        acceptor.submit(new_request(), half.answers.put)
+    until(lambda: acceptor._confirmed.qsize() == 2, "both to be confirmed")
+    acceptor._confirmed.put(None)  # as a stop does
+    acceptor._thread.start()
+    until(lambda: not acceptor._thread.is_alive(), "its end")
+    assert [type(half.answers.get_nowait()) for _ in range(2)] == [Accepted, Accepted]
 
 
 def test_many_threads_share_one_publisher(patient, half, rabbitmq):

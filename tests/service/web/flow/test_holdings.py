@@ -399,3 +399,23 @@ def test_a_hub_that_is_away_is_not_looked_at_without_a_pause(parts):
     until(lambda: parts.hub.away, "the outage to be seen")
     parts.holdings._look_at, parts.holdings._has_scanned = 0.0, True
     assert parts.holdings._turn() >= holdings.EVERY_SECONDS
+
+
+def test_bytes_that_can_not_be_counted_are_a_look_that_failed_and_is_made_again(parts):
+    parts.client.set(names.held("fra"), "no hash")
+    with pytest.raises(redis.exceptions.ResponseError):
+        parts.looks()
+    parts.holdings._look_at = 0.0
+    assert parts.holdings._turn() >= holdings.EVERY_SECONDS
+    parts.client.delete(names.held("fra"))
+    parts.looks()
+
+
+def test_a_gateway_that_stops_leaves_no_connection_behind(parts):
+    def is_connected() -> bool:
+        return "gateway-holdings" in str(parts.client.client_list())
+
+    parts.looks()
+    assert is_connected()
+    parts.holdings.stop()
+    until(lambda: not is_connected(), "it to go")

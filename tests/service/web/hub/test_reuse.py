@@ -16,6 +16,7 @@ from tests.service.web.api.test_http import AT_ONCE_SECONDS
 from tests.waiting import until
 from tests.wire import Wire, ask
 from web.hub import reuse
+from web.hub.redis import BROKEN
 
 __all__ = ["slow_stack"]
 
@@ -185,6 +186,7 @@ def test_a_fault_in_the_look_for_older_results_is_a_refusal(stack, monkeypatch):
     monkeypatch.setattr(reuse, "settlements", fail)
     reply = ask(stack.port, "GET", f"{PATH.replace('poetry', 'fault')}&max_age=60")
     assert (reply.status, reply.json()["type"]) == (503, "/problems/unavailable")
+    assert BROKEN in reply.json()["detail"], "it is told at once, and not when the budget is over"
 
 
 def test_a_failure_is_no_result_and_hides_none(stack):

@@ -406,6 +406,20 @@ def test_unreadable_messages_fail_at_the_hub_and_leave_the_queue(region: Region)
         assert abs(region.hub.client.pexpiretime(key) - now_ms() - 3_600_000) < 60_000
 
 
+def test_what_still_can_not_be_read_after_a_while_is_told_again(region: Region, capfd) -> None:
+    log: list[str] = []
+    with region.bridging() as running:
+        running.bridge._once._seconds = 0.0
+        for told in (1, 2):
+            region.broker.publish_raw(b"nobody's", task=None, request=None)
+            until(
+                lambda told=told: (
+                    log.append(capfd.readouterr().out) or "".join(log).count("unreadable message") == told
+                ),
+                "the line",
+            )
+
+
 def test_an_unreadable_message_stays_until_the_hub_knows(region: Region) -> None:
     """Acks of later messages must not ack it, too."""
     good = region.tasks(10)

@@ -1,9 +1,12 @@
 """The two connections to the hub: what they need there, how they are kept, and a hub that is far."""
 
 import itertools
+import math
 import os
 import threading
 import time
+
+import pytest
 
 from jobs.queue import home as home_module
 from jobs.queue.home import Home, Shipment, open_hub
@@ -112,11 +115,13 @@ def test_a_result_whose_file_can_not_be_waited_for_stays_and_both_connections_ar
 ):
     hub, client = hub_redis.client, region_redis.client
     hub.config_set("appendfsync", "no")
+    assert home.prepare()
     assert post(home, [stored(client, outcome(1))])
     (waiting,) = until(lambda: [one for one in hub.client_list() if one["cmd"] == "waitaof"], "the wait for the file")
     before = connections(hub_redis)
     hub.client_kill_filter(_id=waiting["id"])
     until(lambda: home.is_clear, "the loss to be seen")
+    assert not home.is_at_hand
     assert left(region_redis)[0] == 1
     hub.config_set("appendfsync", "everysec")
     assert post(home, [stored(client, outcome(2))])
@@ -157,7 +162,7 @@ def test_what_the_hub_took_is_waited_for_before_anything_is_clear(region_redis, 
 def test_while_one_connection_waits_for_the_file_the_loss_of_the_other_is_looked_for_again_soon(
     region_redis, hub_redis, home, monkeypatch
 ):
-    """Only one that is idle can be watched, and it may be closed at any time."""
+    """Only one that is idle can be watched, and it may be closed at any time. What woke it wakes it once."""
     monkeypatch.setattr(home_module, "FILE_MS", 50)
     hub_redis.client.config_set("appendfsync", "no")
     assert post(home, [stored(region_redis.client, outcome(1))])
@@ -168,6 +173,10 @@ def test_while_one_connection_waits_for_the_file_the_loss_of_the_other_is_looked
         assert time.monotonic() < give_up
         home._way.results.close()
         assert not home.wait(wake, 0.0)
+        os.eventfd_write(wake, 1)
+        assert not home.wait(wake, math.inf)
+        with pytest.raises(BlockingIOError):
+            os.eventfd_read(wake)
     finally:
         os.close(wake)
 

@@ -366,6 +366,7 @@ def test_a_region_that_is_added_is_declared_once_over_a_channel_that_is_closed_t
 
 def test_a_broker_is_reached_when_all_regions_have_their_channels(alone):
     opens: list[Callable[[Any], None]] = []
+    regained: list[int] = []
     alone._fail("the broker is away")
 
     def channel(*, on_open_callback: Callable[[Any], None]) -> None:
@@ -373,10 +374,42 @@ def test_a_broker_is_reached_when_all_regions_have_their_channels(alone):
 
     alone._connection = SimpleNamespace(channel=channel)
     alone._open_lanes(["fra", "nyc"], None)
+    alone.regained.append(lambda: regained.append(1))
+    alone._loop.failures = 3
     opens[0](Wire())
-    assert alone.unavailable == "the broker is away"
+    assert (alone.unavailable, regained) == ("the broker is away", [])
     opens[1](Wire())
-    assert alone.unavailable is None
+    assert (alone.unavailable, regained, alone._loop.failures) == (None, [1], 0)
+    alone._ready(None)  # as when a region is added
+    assert regained == [1]
+
+
+def test_a_broker_that_blocks_fails_what_waits_for_it_and_owes_no_answer_until_it_blocks_no_more(alone, monkeypatch):
+    blocked = SimpleNamespace(method=SimpleNamespace(reason="memory"))
+    for asked_at, said in ((900.0, "RabbitMQ does not answer"), (0.0, None)):
+        alone._asked_at = asked_at
+        alone._on_blocked(None, blocked)
+        monkeypatch.setattr(publish.time, "monotonic", lambda: 1_000.0)
+        alone._on_unblocked()
+        assert alone.state is None
+        monkeypatch.setattr(publish.time, "monotonic", lambda: 1_000.1 + publish.UNANSWERED_SECONDS)
+        assert alone.state == said
+    ended: list[str | None] = []
+    alone._lanes["fra"].expect(Batch([message("M")], ended.append), message("M"))
+    alone._on_blocked(None, blocked)
+    assert ended == ["the broker takes no messages: memory"]
+
+
+def test_a_broker_that_is_reached_again_is_not_slow_for_what_was_before(alone):
+    for _ in range(3):
+        alone._latency.add(publish.SLOW_SECONDS + 0.1)
+    alone._look_in = publish.SUSPECT_SECONDS
+    assert kinds(alone) == [("rabbitmq-slow", None)]
+    lanes = alone._lanes
+    alone._fail("the broker is away")
+    alone._lanes, alone._down = lanes, None
+    assert kinds(alone) == []
+    assert alone._look_in == publish.LOOK_SECONDS
 
 
 def test_a_broker_that_is_too_old_gets_no_channel(alone):

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import pika
 import redis
 
+from jobs.queue.breaker import FIRST_SECONDS
 from regions import names
 from scripts.chaos import letters
 from scripts.stack.own_stack import OwnStack
@@ -31,6 +32,7 @@ from web.flow.dead import DeadLetters
 from web.hub.faults import RESTARTS, RESTARTS_MS
 
 CLEARS_SECONDS = 120.0
+LEFT_ALONE_SECONDS = 4 * FIRST_SECONDS  # a host, whose breaker has opened and let two tries through that failed
 REGION, SMALL = "fra", "sin"
 FAR = "/bench.example/alerts/"  # a page of the sample site
 # Fetched from nobody's host; a fetch takes as long as the site is told.
@@ -509,6 +511,7 @@ CASES = (
         lambda stack: site.behave(stack.ports.site, prefix="/www.ecb.europa.eu/", status=503),
         lambda stack: site.behave(stack.ports.site),
         lambda stack: asked(stack, deadline=5),
+        lasts_seconds=LEFT_ALONE_SECONDS,
     ),
     Case(
         "region-bridge-restarts", f"bridge-{REGION} is killed again and again",

@@ -106,7 +106,7 @@ def tried(stack: OwnStack, places: Places, case: Case) -> bool:
         undone = time.monotonic()
         over = case.undo(stack)
     undone = over if isinstance(over, float) else undone
-    gone = seconds_until(places, case.alert, undone, lambda: None, named=False)
+    gone = seconds_until(places, case.alert, undone, lambda: case.meanwhile(stack), named=False)
     until(lambda: ask(stack.port, "GET", "/readyz").status == 200, "the gateway to be ready", CLEARS_SECONDS)
     well = len(told) == len(gone) == len(PLACES)
     well = well and max(told.values()) <= MOST_SECONDS and max(gone.values()) <= MOST_SECONDS + case.lasts_seconds

@@ -338,6 +338,17 @@ def _quick(stack: OwnStack) -> None:
     site.behave(stack.ports.site, prefix=FAR, status=200, body="<p><b>quick</b></p>")
 
 
+def _worked_off(stack: OwnStack) -> float:
+    """Since when none of them is left: so long a region has more than it can do."""
+    _quick(stack)
+    until(
+        lambda: not stack.redis("hub").zcard(names.open_tasks(SMALL)),
+        f"{SMALL} to have worked off its tasks",
+        CLEARS_SECONDS,
+    )
+    return time.monotonic()
+
+
 def _no_results(stack: OwnStack) -> None:
     """The region's user may not write results at the hub any more; and the region has 70 MB of them."""
     user = names.hub_user(REGION)
@@ -524,7 +535,7 @@ CASES = (
     Case("gateway-connections-full", "clients open more connections than the gateway may", CONNECTIONS.do, CONNECTIONS.undo, CONNECTIONS.again),
     Case("region-outbox-full", f"{REGION} may write no results at the hub", _no_results, _results_again),
     Case("region-late", f"{SMALL} gets more slow tasks than it has threads for", _late_for_long, _quick),
-    Case("region-backlog", f"{SMALL} gets more tasks than its Redis may hold", _late, _quick),
+    Case("region-backlog", f"{SMALL} gets more tasks than its Redis may hold", _late, _worked_off),
     Case("region-workers-hang", f"a worker process of {REGION} stands still", _hang_worker, _nothing),
     slow("hub-redis-slow", "hub", 0.25),
     slow("region-redis-slow", f"redis-{REGION}", 0.25),

@@ -2,6 +2,7 @@
 
 import msgspec
 import pytest
+from backports import zstd
 
 from jobs import contract
 from web.hub import reuse
@@ -48,6 +49,30 @@ def test_more_than_a_request_may_have_is_left_to_the_regions():
 def test_what_is_no_frame_is_none(frame):
     """And stands in no other one's way."""
     assert [one.task for one in found(msgspec.structs.replace(kept(1), frame=frame), kept(2))] == ["T2"]
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes"),
+    [
+        (b'"task":"OLD1"', b'"task":"OLD2"'),
+        (b'"region":"fra"', b'"region":"nyc"'),
+        (b"\n[]", b'\n[{"a":]'),
+        (b'"warnings":[]', b'"warnings":["%b"]' % (b"x" * contract.HEAD_BYTES_MAX)),
+    ],
+)
+def test_what_could_not_be_read_is_not_used_again(was, becomes):
+    """Its region is asked: its credentials may have been stolen when that came."""
+    frame = kept(1).frame.replace(was, becomes)
+    assert frame != kept(1).frame
+    assert [one.task for one in found(msgspec.structs.replace(kept(1), frame=frame), kept(2))] == ["T2"]
+    settled = msgspec.structs.replace(kept(1), key="nf:res:fra+:OLD1")
+    assert len(found(settled)) == 1
+
+
+def test_what_unpacks_to_more_than_it_says_is_not_used_again():
+    head = kept(1).frame.partition(b"\n")[0][1:]
+    bomb = b"z" + head + b"\n" + zstd.compress(b"[" + b" " * 50_000_000 + b"]")
+    assert found(msgspec.structs.replace(kept(1), frame=bomb)) == []
 
 
 def test_a_time_that_is_none_is_none():

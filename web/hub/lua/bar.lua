@@ -5,4 +5,3 @@
 -- flags: allow-oom
 
 redis.call("HSET", barred, region, string.format("%.0f", now_ms() + for_ms) .. " " .. why)
-return 1

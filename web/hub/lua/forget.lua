@@ -14,4 +14,3 @@ for _, key in ipairs(held) do
     end
   end
 end
-return 1

@@ -47,6 +47,9 @@ class Parts:
         [message] = self.ask(new)
         assert (message.region, message.task, message.sync) == ("nyc", task.id, sync)
         assert (message.deadline_ms, message.expires_ms) == (times.deadline_ms, times.expires_ms)
+        member = names.due_member(new.id, task.id)
+        for region in ("fra", "nyc"):
+            assert self.client.zscore(names.open_tasks(region), member) == times.created_ms, region
         return new, times
 
     def ask(self, new: New, to: str = "nyc", *, queued_only: bool = False, again: bool = False) -> list[contract.Task]:

@@ -9,8 +9,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import redis
 
+from bridge import bridge as bridge_module
 from bridge.bridge import Bridge
+from bridge.enqueue import Enqueuer
 from bridge.lane import Lane
 from bridge.watch import Measure, Reason
 from jobs import contract
@@ -36,12 +39,21 @@ def region_on(hub_redis, region_redis, rabbitmq) -> Callable[[str], Region]:
     return lambda name: Region(name, hub_redis, region_redis, rabbitmq)
 
 
-def test_a_task_becomes_a_job_and_leaves_the_queue(region: Region) -> None:
+def test_a_task_becomes_a_job_and_leaves_the_queue(region: Region, monkeypatch: pytest.MonkeyPatch) -> None:
     tasks = region.tasks(20)
     with region.bridging() as running:
+        later, bridge, waits = running.bridge._ioloop.call_later, running.bridge, list[float]()
+
+        def call_later(seconds: float, call: Callable[[], None]) -> object:
+            if call == bridge._flush:
+                waits.append(seconds)
+            return later(seconds, call)
+
+        monkeypatch.setattr(bridge._ioloop, "call_later", call_later)
         region.broker.publish(*tasks, task(region.name, 99, sync=True))
         region.each_once([*tasks, task(region.name, 99)])
         region.all_acked(running)
+    assert set(waits) == {0}  # no message waits for others
     assert running.code == 0
 
 
@@ -137,7 +149,7 @@ def waits_for_file(region_redis: RedisInstance) -> bool:
     return any(client["cmd"] == "waitaof" and "b" in client["flags"] for client in region_redis.client.client_list())
 
 
-def test_what_a_crash_took_before_it_was_written_is_enqueued_again(region: Region, start_redis) -> None:
+def test_what_a_crash_took_before_it_was_written_is_enqueued_again(region: Region, start_redis, capfd) -> None:
     """The Redis loses a batch and is back at once. A fence on the new process must not confirm the batch."""
     tasks = region.tasks(40)
     with region.bridging() as running:
@@ -153,6 +165,7 @@ def test_what_a_crash_took_before_it_was_written_is_enqueued_again(region: Regio
         region.each_once(tasks)
         region.all_acked(running)
     region.each_once(tasks)
+    assert "its Redis did not keep a batch" in capfd.readouterr().out
 
 
 @pytest.fixture(params=["stopped", "frozen", "full"])
@@ -187,6 +200,7 @@ def test_while_its_redis_is_off_it_consumes_nothing_and_then_goes_on(region: Reg
         until(lambda: region.broker.ready() >= len(during), "all to be back in the queue")
         until(lambda: said == "maxmemory" or running.status.unacked == 0, "nothing to be held any more")
         until(lambda: said == "away" or running.status.redis_max == 1, "how full it is to be told")
+        until(lambda: not running.bridge._watch.is_calm, "its looks to be frequent")
         come()
         running.wait_for("consuming")
         region.broker.publish(*after)
@@ -218,6 +232,26 @@ def test_what_came_just_before_a_pause_goes_back(region: Region, monkeypatch: py
         region.each_once([*tasks, sync])
         assert {lane.queue for lane in paused} == {names.fast_queue(region.name), names.work_queue(region.name)}
         region.all_acked(running)
+
+
+def test_what_is_behind_a_batch_that_fails_goes_back_too_and_why_is_told(
+    region: Region, monkeypatch: pytest.MonkeyPatch, capfd
+) -> None:
+    write, failed, tasks = Enqueuer.write, list[int](), region.tasks(20)
+
+    def fails_once(enqueuer: Enqueuer, messages, **how):
+        if not failed:
+            failed.append(len(messages))
+            raise redis.exceptions.ConnectionError("cut")
+        return write(enqueuer, messages, **how)
+
+    monkeypatch.setattr(bridge_module, "BATCH_MAX", 3)
+    monkeypatch.setattr(Enqueuer, "write", fails_once)
+    region.broker.publish(*tasks)  # first, so that several batches come at once
+    with region.bridging() as running:
+        region.each_once(tasks)
+        region.all_acked(running)
+    assert "its Redis is away: cut" in capfd.readouterr().out
 
 
 def test_a_redis_that_would_not_keep_it_is_given_nothing_until_it_is_mended(region: Region) -> None:

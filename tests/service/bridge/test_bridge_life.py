@@ -114,6 +114,24 @@ def test_a_signal_ends_it_warmly_with_everything_acked(region: Region, tmp_path:
     region.each_once(tasks)
 
 
+@pytest.mark.parametrize("is_acked", [True, False])
+def test_a_stop_lasts_until_all_is_acked_and_only_so_long(region: Region, monkeypatch, is_acked: bool) -> None:
+    monkeypatch.setattr(bridge_module, "STOP_SECONDS", 600.0 if is_acked else 0.1)
+    tasks, client = region.tasks(10), region.redis.client
+    with region.bridging() as running:
+        running.wait_for("consuming")
+        client.config_set("appendfsync", "no")
+        region.broker.publish(*tasks)
+        region.each_once(tasks)
+        until(lambda: running.status.unacked == len(tasks), "all to be held")
+        running.bridge.stop()
+        running.wait_for("paused", "stopping")
+        if is_acked:
+            assert running.thread.is_alive()
+            client.config_set("appendfsync", "always")
+    until(lambda: region.in_queues() == (0 if is_acked else len(tasks)), "the rest to be back")
+
+
 @dataclass
 class First:
     """The first broker in a list of hosts, behind a link that can be cut."""
@@ -158,6 +176,25 @@ def test_a_bridge_with_two_brokers_goes_on_with_the_second_when_the_first_dies(
         second.each_once(tasks)
         running.wait_for("consuming")
         second.all_acked(running)
+
+
+def test_after_each_connection_it_begins_anew_with_the_first_broker_and_a_short_pause(
+    region: Region, monkeypatch
+) -> None:
+    pauses: list[tuple[threading.Thread, int]] = []
+
+    def backoff_seconds(failures: int) -> float:
+        pauses.append((threading.current_thread(), failures))
+        return 0.02
+
+    monkeypatch.setattr(connect, "backoff_seconds", backoff_seconds)
+    with bridging(msgspec_replace(region.settings(), f"amqp://127.0.0.1:1/,{region.rabbitmq.url}"), region.name) as one:
+        one.wait_for("consuming")
+        lost = one.bridge._connection
+        one.bridge._ioloop.add_callback_threadsafe(lost.close)
+        until(lambda: one.bridge._connection is not lost, "the next try")
+        one.wait_for("consuming")
+        assert [failures for thread, failures in pauses if thread is one.thread] == [1, 0, 1]
 
 
 def test_a_broker_that_hangs_is_told_by_its_name_before_a_heartbeat_is_missed(
@@ -271,6 +308,7 @@ def test_a_bridge_is_told_of_the_first_clock_and_of_a_stop_however_seldom_it_loo
         tasks = region.tasks(3)
         region.broker.publish(*tasks)
         region.each_once(tasks)
+        until(lambda: not running.bridge._watch.is_calm, "its looks to be frequent while jobs wait")
         began = time.monotonic()
         running.stop()
     assert time.monotonic() - began < bridge_module.STOP_SECONDS
@@ -312,6 +350,24 @@ def test_what_a_bridge_waits_for_at_its_start_is_no_warning_and_what_stops_it_la
     assert running.status.reason == "stopping"
     assert running.status.fault == ""
     assert not any("warning" in line for line in lines("stopping"))
+
+
+def test_a_state_is_told_once(region: Region) -> None:
+    told, looked = [], threading.Event()
+    with region.bridging() as running:
+        running.wait_for("consuming")
+        bridge = running.bridge
+
+        def look() -> None:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(bridge, "_tell_state", told.append)
+                for _ in range(3):
+                    bridge._refresh()
+            looked.set()
+
+        bridge._ioloop.add_callback_threadsafe(look)
+        assert looked.wait(60)
+    assert len(told) <= 1
 
 
 def test_a_signal_handler_never_waits_for_a_loop_that_stands_still(region: Region) -> None:

@@ -9,6 +9,7 @@ from tests.service.waiting_gateway import WaitingGateway
 from tests.waiting import until
 from tests.wire import Wire, ask
 from web.api import events, pieces
+from web.hub.view import STATE_ONLY
 
 RECORDS = b'["%b"]' % (b"x" * 100_000)
 
@@ -113,7 +114,8 @@ def test_slow_readers_hold_a_piece_each_and_no_result_is_read_before_it_is_wante
 
     def reads(asked, *arguments, **options):
         found = read_many(asked, *arguments, **options)
-        read.extend(view.cursor for view in found[0] if view is not None)
+        # A poll that waits for the hub's file reads the state alone at first.
+        read.extend(view.cursor for view in found[0] if view is not None and view.cursor != STATE_ONLY)
         return found
 
     monkeypatch.setattr(gateway.ledger, "read_many", reads)

@@ -142,7 +142,7 @@ def test_a_bridge_that_stops_is_seen_without_a_reload_and_said_once(browser, mad
         tab.open("/regions")
         lane = tab.page.locator("#lane-nyc")
         tab.page.wait_for_function("() => document.getElementById('live').textContent === 'Live.'")
-        assert lane.get_attribute("data-status") == "up"
+        tab.page.wait_for_selector("#lane-nyc[data-status=up]")
         tab.page.evaluate(ALL_SAID)
         made.bridges["nyc"] = {"state": "paused", "reason": HOSTILE}
         tab.page.wait_for_selector("#lane-nyc[data-status=degraded] .stage.bad")

@@ -67,7 +67,7 @@ class _Pending:
     def __init__(self, new: New, done: Done, tally: Tally) -> None:
         self.new, self.done, self._tally = new, done, tally
         self.times: Times | None = None
-        self.accept_by_ms = 0  # hub ms, which come before the end of its budget here
+        self.accept_by_ms = 0  # hub ms, not later than the end of its budget here
         self.batch: Batch | None = None  # None if nothing has to be published
         self.reused = 0
         self._began = time.monotonic()
@@ -149,7 +149,7 @@ class Acceptor:
             pending.end(begun)
             return
         pending.times = begun
-        # The hub has written it before now. So an accept that comes later there than this comes after the budget here.
+        # The hub's clock was at ``created_ms`` before now. So what it accepts by this time is accepted before the budget ends here.
         pending.accept_by_ms = begun.created_ms + int((started + BUDGET_SECONDS - time.monotonic()) * 1000)
         self._clock.add(started + BUDGET_SECONDS, pending)
         try:

@@ -230,9 +230,16 @@ def test_a_consumer_that_the_broker_forgot_is_replaced(region: Region) -> None:
 
 
 def test_it_stops_though_everything_is_away(hub_redis, region_redis, rabbitmq, monkeypatch) -> None:
-    """Its threads end first: they use what it closes."""
-    watch = bridge_module.Watch.run
-    monkeypatch.setattr(bridge_module.Watch, "run", lambda one: watch(one) or time.sleep(0.5))
+    """Its threads end first: they use what it closes. One of them goes on until the bridge waits for it."""
+    watch, is_waited_for = bridge_module.Watch.run, threading.Event()
+
+    def ends_late(one: bridge_module.Watch) -> None:
+        thread = threading.current_thread()
+        thread.join = lambda join=thread.join: is_waited_for.set() or join()
+        watch(one)
+        is_waited_for.wait()
+
+    monkeypatch.setattr(bridge_module.Watch, "run", ends_late)
     settings = settings_of(hub_redis, region_redis, rabbitmq, "fra")
     for one in (hub_redis, region_redis):
         one.running.signal(STOPPED)
@@ -241,6 +248,7 @@ def test_it_stops_though_everything_is_away(hub_redis, region_redis, rabbitmq, m
             running.wait_for("starting", "RabbitMQ is away: Connection refused")
         assert not any(thread.is_alive() for thread in running.bridge._threads)
     finally:
+        is_waited_for.set()
         for one in (hub_redis, region_redis):
             one.running.signal(GOES_ON)
     assert running.code == 0

@@ -1,4 +1,4 @@
-"""The only maker of names that two processes share: exchanges, queues, routing keys, Redis keys, RQ names.
+"""The only maker and reader of names that two processes share: exchanges, queues, routing keys, Redis keys, RQ names.
 
 Each of our Redis keys begins with ``nf:``. An ACL can therefore name them all, and none collides with RQ's.
 
@@ -199,6 +199,11 @@ def region_of(key: str) -> str:
     return key.removesuffix(".now")
 
 
+def region_of_queue(queue: str) -> str:
+    """The region of one of the broker's queues."""
+    return region_of(queue.removeprefix(work_queue("")))
+
+
 def ledger(request: str) -> str:
     """The hash on the hub that is a request's ledger."""
     return f"nf:req:{request}"
@@ -249,6 +254,12 @@ def result(region: str, task: str) -> str:
     return f"nf:res:{region}:{task}"
 
 
+def result_of(key: str) -> tuple[str, str]:
+    """Returns (region, task) of a result's key, settled or not."""
+    place, _, task = key.rpartition(":")
+    return region_of_settled(place.rpartition(":")[2]), task
+
+
 def result_fence(region: str, name: str) -> str:
     """The key on the hub that a region writes after its results. A region may write results only, so it is named like one."""
     return result(region, f"fence-{name}")
@@ -257,6 +268,11 @@ def result_fence(region: str, name: str) -> str:
 def settled(region: str) -> str:
     """The name that replaces a region's in the keys of its settled results. No region's user may write to these."""
     return f"{region}+"
+
+
+def region_of_settled(name: str) -> str:
+    """The region whose settled results have this name in their keys. A region's own name stays as it is."""
+    return name.removesuffix("+")
 
 
 def held(region: str) -> str:
@@ -282,6 +298,11 @@ def latest(key: str) -> str:
 def out_stream(region: str) -> str:
     """The stream on the hub to which a region appends."""
     return f"nf:out:{region}"
+
+
+def region_of_stream(stream: str) -> str:
+    """The region that appends to a stream on the hub."""
+    return stream.removeprefix(out_stream(""))
 
 
 def region_status(region: str) -> str:
@@ -347,6 +368,12 @@ def request_of_listed(member: str) -> str:
 def due_member(request: str, task: str) -> str:
     """A task as a member of ``DUE`` and ``open_tasks``."""
     return f"{request}/{task}"
+
+
+def task_of_due(member: str) -> tuple[str, str]:
+    """Returns (request, task) of a member of ``DUE`` and ``open_tasks``."""
+    request, _, task = member.partition("/")
+    return request, task
 
 
 def lease(worker: str) -> str:
@@ -433,6 +460,11 @@ def rq_job(task: str) -> str:
 def rq_worker(worker: str) -> str:
     """RQ's hash of a worker."""
     return f"rq:worker:{worker}"
+
+
+def worker_of(key: str) -> str:
+    """The worker of one of these hashes."""
+    return key.removeprefix(rq_worker(""))
 
 
 def rq_registry(kind: str, region: str) -> str:

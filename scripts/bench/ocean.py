@@ -160,7 +160,7 @@ class Ocean:
     def _workers(self) -> set[str]:
         """The living worker processes that have their connections to the hub."""
         keys: Any = self._region.sunion([names.rq_workers_of(of) for of in (REGION, names.urgent(REGION))])
-        workers = {key.decode().removeprefix(names.rq_worker("")) for key in keys}
+        workers = {names.worker_of(key.decode()) for key in keys}
         clients: Any = self._hub.client_list()
         return {
             one

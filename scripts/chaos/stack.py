@@ -126,7 +126,7 @@ class ChaosStack(OwnStack):
         found: dict[int, int] = {}
         keys: Any = client.smembers(names.RQ_WORKERS)
         for key in keys:
-            worker = key.decode().removeprefix(names.rq_worker(""))
+            worker = names.worker_of(key.decode())
             pid: Any = client.hget(key, "pid")
             if pid is not None and int(pid) in living:
                 found[int(pid)] = int(client.scard(names.rq_worker_executions(worker)))

@@ -78,7 +78,7 @@ def subscribers(client, channel: str) -> int:
 def test_commands_to_a_worker_are_heard_again(stack, ledger):
     """RQ's stop and shutdown come by a subscription, which never sends anything by itself."""
     client = stack.redis(f"redis-{REGION}")
-    workers = [key.decode().removeprefix(names.rq_worker("")) for key in client.smembers(names.RQ_WORKERS)]
+    workers = [names.worker_of(key.decode()) for key in client.smembers(names.RQ_WORKERS)]
     channels = [f"rq:pubsub:{worker}" for worker in workers]
     until(lambda: all(subscribers(client, channel) for channel in channels), "the subscriptions")
     before = [subscribers(client, channel) for channel in channels]

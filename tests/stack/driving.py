@@ -94,7 +94,7 @@ class Inside:
         client, pool = self.redis(region), self.stack.pids()[f"workers-{region}"]
         found = {}
         for key in client.smembers(names.RQ_WORKERS):
-            worker = key.decode().removeprefix(names.rq_worker(""))
+            worker = names.worker_of(key.decode())
             pid = client.hget(key, "pid")
             if pid is not None and pool in ancestors(int(pid)):
                 found[int(pid)] = client.scard(names.rq_worker_executions(worker))

@@ -65,7 +65,7 @@ class Ocean:
         pid = self.stack.pids()["bridge-fra"]
         consumes = any(one["name"].endswith(f":{pid}") and one["state"] == "consuming" for one in region["bridges"])
         keys = self.region.smembers(names.rq_workers_of(names.urgent("fra")))
-        workers = [key.decode().removeprefix(names.rq_worker("")) for key in keys]
+        workers = [names.worker_of(key.decode()) for key in keys]
         living = [one for one in workers if self.region.exists(names.lease(one))]
         connected = [one["name"] for one in self.hub.client_list()]
         return consumes and self.consumers() == 1 and len(living) == 1 and connected.count(living[0]) == 2

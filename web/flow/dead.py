@@ -231,7 +231,7 @@ class DeadReader:
         task = next((one for one in self._ledger.tasks(letter.request) or () if one.id == letter.task), None)
         if task is None:
             return letter
-        queue = names.region_of(letter.queue.removeprefix(names.work_queue("")))
+        queue = names.region_of_queue(letter.queue)
         if task.moved is not None and queue in task.moved.asked:
             task = msgspec.structs.replace(task, region=queue)  # another region may still answer
         error = Internal(f"the task did not reach its region: {letter.cause}")

@@ -525,6 +525,6 @@ def _entries(reply: Any) -> list[Entry]:
     """The entries in a reply to XREADGROUP."""
     found: list[Entry] = []
     for stream, entries in reply or ():
-        region = stream.decode().removeprefix(names.out_stream(""))
+        region = names.region_of_stream(stream.decode())
         found += [(region, entry, mapping(fields or [])) for entry, fields in entries]
     return found

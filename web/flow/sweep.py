@@ -139,7 +139,7 @@ class Sweeper:
     def _expire(self, client: redis.Redis, due: list[str], now: int) -> int:
         by_request: dict[str, set[str]] = {}
         for member in due:
-            request, _, task = member.partition("/")
+            request, task = names.task_of_due(member)
             by_request.setdefault(request, set()).add(task)
         settlements: list[Settlement] = []
         gone: list[str] = []

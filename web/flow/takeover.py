@@ -186,7 +186,7 @@ class Takeover:
         )
         is_first = walk.is_first
         walk.go_on([int(at_ms) for _, at_ms in found])
-        members = [member.decode().partition("/")[::2] for member, _ in found]
+        members = [names.task_of_due(member.decode()) for member, _ in found]
         requests = list({request: None for request, _ in members})
         sources = {task: source for tasks in self._ledger.asked(requests) for task, source, _ in tasks or ()}
         wanted = [

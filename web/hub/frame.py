@@ -57,7 +57,7 @@ def whole(frame: bytes, task: bytes, by: bytes, size_bytes: bytes) -> bytes:
 
 def _region(by: bytes) -> str:
     region = by.decode()
-    return "" if region == names.HUB else region.removesuffix(names.settled(""))
+    return "" if region == names.HUB else names.region_of_settled(region)
 
 
 def _unreadable(task: str, region: str, error: Exception) -> bytes:

@@ -39,7 +39,9 @@ def _usable(new: New, begun: Begun, copies_max: int) -> Iterator[Settlement]:
             age_seconds = _age_seconds(latest, begun.created_ms)
             if age_seconds is None or age_seconds > new.max_age:
                 continue
-            _check(latest)
+            region, task = names.result_of(latest.key)
+            # A region may have sent anything while its credentials were stolen. What can't be read later is not used again.
+            contract.splice_checked(latest.frame, task, region, contract.head(latest.frame).bytes.records)
             frame, size = contract.reused(latest.frame, latest.task.id, age_seconds)
         except (ValueError, RecursionError):  # not a result of this version, or none: the region is asked
             continue
@@ -52,7 +54,7 @@ def _usable(new: New, begun: Begun, copies_max: int) -> Iterator[Settlement]:
             size_bytes=size,
             frame=frame,
             source=latest.task.source,
-            trail=msgspec.json.encode(latest.key.rpartition(":")[2]),
+            trail=msgspec.json.encode(task),
             held_max=copies_max,
         )
 
@@ -67,10 +69,3 @@ def _age_seconds(latest: Latest, now_ms: int) -> float | None:
     if not is_whole or head.definition != latest.task.definition or head.fetched_at is None:
         return None
     return contract.age_seconds(head.fetched_at, now_ms)
-
-
-def _check(latest: Latest) -> None:
-    """Raises ValueError for a result that could not be read later. A region may have sent anything while its credentials were stolen."""
-    place, _, task = latest.key.rpartition(":")
-    region = place.rpartition(":")[2].removesuffix(names.settled(""))
-    contract.splice_checked(latest.frame, task, region, contract.head(latest.frame).bytes.records)

@@ -149,7 +149,7 @@ class Acceptor:
             pending.end(begun)
             return
         pending.times = begun
-        # The hub's clock was at ``created_ms`` before now. So what it accepts by this time is accepted before the budget ends here.
+        # The hub's clock was at ``created_ms`` before now. So what it accepts before this time is accepted before the budget ends here.
         pending.accept_by_ms = begun.created_ms + int((started + BUDGET_SECONDS - time.monotonic()) * 1000)
         self._clock.add(started + BUDGET_SECONDS, pending)
         try:

@@ -122,7 +122,7 @@ class Ledger:
     def accept(self, requests: Sequence[str], by_ms: Sequence[int] | None = None) -> tuple[list[bool], durability.File]:
         """Returns (for each request whether it is ``accepted`` now, which needs a live lease; the hub's file after that).
 
-        ``by_ms``: when each has to be accepted at the latest (hub ms); None for no such time.
+        ``by_ms``: before when each has to be accepted (hub ms); None for no such time.
         """
         commands = list(map(_accept, requests, by_ms if by_ms is not None else [UNBOUNDED] * len(requests)))
         *answers, info = send(self._client, [*commands, durability.LOOK], [scripts.ACCEPT])

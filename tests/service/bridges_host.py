@@ -113,7 +113,9 @@ class Host:
         return self.pids(region)[0]
 
     def log(self, region: str) -> list[dict]:
-        return [json.loads(line) for line in (self.folder / f"{region}.log").read_text().splitlines()]
+        return [
+            json.loads(line) for line in (self.folder / f"{region}.log").read_text().rpartition("\n")[0].splitlines()
+        ]
 
 
 def _states(pid: int) -> set[str]:

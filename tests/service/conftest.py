@@ -146,6 +146,12 @@ def region_redis(kept_redis: dict[str, KeptRedis]) -> RedisInstance:
 
 
 @pytest.fixture
+def patient_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients that the product opens in this process wait for a server that is busy for a moment, which else counts as away."""
+    monkeypatch.setattr(connect, "TIMEOUT_SECONDS", 10.0)
+
+
+@pytest.fixture
 def workers(tmp_path: Path, region_redis: RedisInstance, hub_redis: RedisInstance) -> Iterator[RegionWorkers]:
     """The region's real workers, not started."""
     made = RegionWorkers(tmp_path, region_redis.url, hub_redis.client, hub_redis.url)
@@ -162,7 +168,7 @@ class Lossy:
         self._running = Running(Service("proxy", words, folder / "proxy.log", listens(control))).start()
         self.control = Control(control)
         self.url = f"redis://127.0.0.1:{port}/0"
-        self.client: redis.Redis[bytes] = connect.open_redis(self.url, name="test-lossy")
+        self.client: redis.Redis[bytes] = connect.open_redis(self.url, name="test-lossy", block_seconds=30.0)
 
     def lose(self, script: Script) -> None:
         """The next call of a script takes effect, and its caller hears nothing."""

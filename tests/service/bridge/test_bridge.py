@@ -122,9 +122,8 @@ def test_no_ack_leaves_before_the_append_only_file_is_written(region: Region) ->
         region.redis.client.config_set("appendfsync", "no")
         region.broker.publish(*tasks)
         region.each_once(tasks)
-        blocked = until(lambda: waits_for_file(region.redis), "the bridge to wait for the file")
-        assert blocked
-        assert running.status.unacked == len(tasks)
+        until(lambda: waits_for_file(region.redis), "the bridge to wait for the file")
+        until(lambda: running.status.unacked == len(tasks), "all to be held")
         region.redis.client.config_set("appendfsync", "always")
         region.all_acked(running)
     region.each_once(tasks)
@@ -138,8 +137,10 @@ def test_a_bridge_holds_no_more_than_its_prefetch_until_it_may_ack(region: Regio
         region.redis.client.config_set("appendfsync", "no")
         region.broker.publish(*tasks)
         until(lambda: waits_for_file(region.redis) and len(region.jobs()) >= 50, "the bridge to wait for the file")
-        until(lambda: region.broker.ready() == 70, "all others to stay in the queue")
-        assert (len(region.jobs()), running.status.unacked) == (50, 50)
+        until(
+            lambda: (region.broker.ready(), len(region.jobs()), running.status.unacked) == (70, 50, 50),
+            "all others to stay in the queue",
+        )
         region.redis.client.config_set("appendfsync", "always")
         region.each_once(tasks)
         region.all_acked(running)
@@ -149,7 +150,15 @@ def waits_for_file(region_redis: RedisInstance) -> bool:
     return any(client["cmd"] == "waitaof" and "b" in client["flags"] for client in region_redis.client.client_list())
 
 
-def test_what_a_crash_took_before_it_was_written_is_enqueued_again(region: Region, start_redis, capfd) -> None:
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Why bridges paused. A status shows the reason of a broker that is silent for a moment before these."""
+    pause, found = Bridge._pause, list[str]()
+    monkeypatch.setattr(Bridge, "_pause", lambda bridge, reason: found.append(reason.text) or pause(bridge, reason))
+    return found
+
+
+def test_what_a_crash_took_before_it_was_written_is_enqueued_again(region: Region, pauses: list[str]) -> None:
     """The Redis loses a batch and is back at once. A fence on the new process must not confirm the batch."""
     tasks = region.tasks(40)
     with region.bridging() as running:
@@ -165,7 +174,7 @@ def test_what_a_crash_took_before_it_was_written_is_enqueued_again(region: Regio
         region.each_once(tasks)
         region.all_acked(running)
     region.each_once(tasks)
-    assert "its Redis did not keep a batch" in capfd.readouterr().out
+    assert any("its Redis did not keep a batch" in reason for reason in pauses)
 
 
 @pytest.fixture(params=["stopped", "frozen", "full"])
@@ -195,7 +204,8 @@ def test_while_its_redis_is_off_it_consumes_nothing_and_then_goes_on(region: Reg
         go()
         region.broker.publish(*during[:15])
         running.wait_for("paused", said)
-        assert running.status.fault == ("region-redis-full" if said == "maxmemory" else "region-redis-away")
+        fault = "region-redis-full" if said == "maxmemory" else "region-redis-away"
+        until(lambda: running.status.fault == fault, "its fault")
         region.broker.publish(*during[15:])
         until(lambda: region.broker.ready() >= len(during), "all to be back in the queue")
         until(lambda: said == "maxmemory" or running.status.unacked == 0, "nothing to be held any more")
@@ -235,7 +245,7 @@ def test_what_came_just_before_a_pause_goes_back(region: Region, monkeypatch: py
 
 
 def test_what_is_behind_a_batch_that_fails_goes_back_too_and_why_is_told(
-    region: Region, monkeypatch: pytest.MonkeyPatch, capfd
+    region: Region, monkeypatch: pytest.MonkeyPatch, pauses: list[str]
 ) -> None:
     write, failed, tasks = Enqueuer.write, list[int](), region.tasks(20)
 
@@ -251,7 +261,7 @@ def test_what_is_behind_a_batch_that_fails_goes_back_too_and_why_is_told(
     with region.bridging() as running:
         region.each_once(tasks)
         region.all_acked(running)
-    assert "its Redis is away: cut" in capfd.readouterr().out
+    assert "its Redis is away: cut" in pauses
 
 
 def test_a_redis_that_would_not_keep_it_is_given_nothing_until_it_is_mended(region: Region) -> None:
@@ -448,7 +458,7 @@ def test_what_still_can_not_be_read_after_a_while_is_told_again(region: Region, 
             region.broker.publish_raw(b"nobody's", task=None, request=None)
             until(
                 lambda told=told: (
-                    log.append(capfd.readouterr().out) or "".join(log).count("unreadable message") == told
+                    log.append(capfd.readouterr().out) or "".join(log).count("unreadable message") >= told
                 ),
                 "the line",
             )

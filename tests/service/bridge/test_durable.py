@@ -13,6 +13,9 @@ from regions import connect, names
 from regions.counts import CELLS
 from tests.waiting import until
 
+# A Redis that is only busy is no outage for these.
+patient = pytest.mark.usefixtures("patient_clients")
+
 
 class Settled:
     """A running Durable, and what it settled: receipt → None, or why not."""
@@ -61,6 +64,7 @@ def _vouched_for(settled: Settled, taker: str) -> None:
     until(is_vouched_for, "a connection to the next process")
 
 
+@patient
 def test_a_batch_is_durable_once_its_process_says_so(settled: Settled, region_redis) -> None:
     settled.durable.submit(run_id(region_redis), "one")
     until(lambda: "one" in settled.results, "the file to be written")
@@ -69,6 +73,7 @@ def test_a_batch_is_durable_once_its_process_says_so(settled: Settled, region_re
     assert sorted(settled.durable.took[:-1]) == [0] * (CELLS - 2) + [1], "how long it took is counted once"
 
 
+@patient
 def test_batches_that_come_while_it_waits_share_the_next_fence(settled: Settled, region_redis) -> None:
     taker = run_id(region_redis)
     for number in range(100):
@@ -78,6 +83,7 @@ def test_batches_that_come_while_it_waits_share_the_next_fence(settled: Settled,
     assert region_redis.client.info("commandstats")["cmdstat_waitaof"]["calls"] < 50
 
 
+@patient
 def test_the_next_process_does_not_vouch_for_a_batch_of_the_last_one(settled: Settled, region_redis) -> None:
     taker = run_id(region_redis)
     region_redis.running.kill()
@@ -91,6 +97,7 @@ def test_the_next_process_does_not_vouch_for_a_batch_of_the_last_one(settled: Se
     assert isinstance(settled.results["lost"], connect.AWAY)
 
 
+@patient
 def test_nothing_is_durable_while_the_file_is_not_written(settled: Settled, region_redis, monkeypatch, capfd) -> None:
     monkeypatch.setattr(durable, "BLOCK_SECONDS", 0.05)
     region_redis.client.config_set("appendfsync", "no")
@@ -107,6 +114,7 @@ def test_nothing_is_durable_while_the_file_is_not_written(settled: Settled, regi
     assert capfd.readouterr().out.count("append-only file is slow; acks wait") == 1
 
 
+@patient
 def test_a_full_redis_still_makes_durable_what_it_has_taken(settled: Settled, region_redis) -> None:
     region_redis.client.config_set("maxmemory", 1)
     settled.durable.submit(run_id(region_redis), "one")
@@ -121,6 +129,7 @@ def test_a_frozen_redis_is_an_error_and_not_a_wait_for_ever(settled: Settled, re
     assert isinstance(settled.results["one"], connect.AWAY)
 
 
+@patient
 def test_a_batch_and_a_stop_are_heard_at_once(region_redis, monkeypatch) -> None:
     monkeypatch.setattr(durable, "IDLE_SECONDS", 600.0)
     one = Settled(region_redis.url)
@@ -134,6 +143,7 @@ def test_a_batch_and_a_stop_are_heard_at_once(region_redis, monkeypatch) -> None
     )
 
 
+@patient
 def test_where_no_file_is_kept_what_was_taken_counts(settled: Settled, region_redis) -> None:
     region_redis.client.config_set("appendfsync", "no")
     settled.durable.waits = False
@@ -151,6 +161,7 @@ def test_a_stop_ends_the_wait_for_the_file(region_redis) -> None:
     assert isinstance(one.results["one"], connect.AWAY)
 
 
+@patient
 def test_an_outage_is_waited_out_with_pauses_that_grow(region_redis, monkeypatch) -> None:
     pauses: list[int] = []
     monkeypatch.setattr(connect, "backoff_seconds", lambda failures: pauses.append(failures) or 0.01)
@@ -171,6 +182,7 @@ def test_an_outage_is_waited_out_with_pauses_that_grow(region_redis, monkeypatch
     one.stop()
 
 
+@patient
 def test_a_lost_connection_is_opened_again_whether_batches_come_or_not(region_redis, monkeypatch) -> None:
     """The bridge pauses until it is open, so none come."""
     tries: list[int] = []
@@ -195,6 +207,7 @@ def test_a_link_that_is_doubted_is_looked_at_now(region_redis, monkeypatch) -> N
     one.stop()
 
 
+@patient
 def test_one_doubt_is_one_look(region_redis) -> None:
     client = connect.open_redis(region_redis.url, name="test-durable", block_seconds=BLOCK_SECONDS)
     one: Durable[str] = Durable(client, "test", lambda *_: None)

@@ -25,7 +25,7 @@ OFFSET_MS = -250
 
 @pytest.fixture
 def enqueuer(region_redis):
-    client = connect.open_redis(region_redis.url, name="test-bridge")
+    client = connect.open_redis(region_redis.url, name="test-bridge", block_seconds=30.0)
     one = Enqueuer(client, "fra")
     one.open()
     yield one
@@ -147,9 +147,10 @@ def test_a_full_redis_refuses_the_batch_and_keeps_no_half_of_a_job(enqueuer: Enq
     assert write(enqueuer, task("fra", 1), task("fra", 2)).ready == 2
 
 
-def test_a_frozen_redis_is_an_error_after_the_time_out_and_closes_the_connection(
-    enqueuer: Enqueuer, region_redis
-) -> None:
+def test_a_frozen_redis_is_an_error_after_the_time_out_and_closes_the_connection(region_redis) -> None:
+    client = connect.open_redis(region_redis.url, name="test-bridge", block_seconds=5.0)
+    enqueuer = Enqueuer(client, "fra")
+    enqueuer.open()
     region_redis.running.signal(19)
     try:
         with pytest.raises(connect.AWAY):
@@ -162,10 +163,12 @@ def test_a_frozen_redis_is_an_error_after_the_time_out_and_closes_the_connection
     until(lambda: region_redis.client.llen(names.rq_queue("fra")) == 1, "the write to be done after all")
     enqueuer.open()
     assert write(enqueuer, task("fra")).ready == 1
+    enqueuer.close()
+    client.close()
 
 
 def test_a_link_never_reconnects(region_redis) -> None:
-    client = connect.open_redis(region_redis.url, name="test-link")
+    client = connect.open_redis(region_redis.url, name="test-link", block_seconds=30.0)
     link = Link(client)
     assert link.one("PING") == b"PONG"
     region_redis.client.client_kill_filter(_type="normal", skipme=True)
@@ -267,7 +270,7 @@ def test_a_closed_enqueuer_says_so_and_writes_nothing(enqueuer: Enqueuer) -> Non
 def test_a_redis_that_refuses_what_a_bridge_needs_is_not_opened(region_redis, denied: str) -> None:
     region_redis.client.execute_command("ACL", "SETUSER", "narrow", "on", ">secret", "~*", "+@all", f"-{denied}")
     url = region_redis.url.replace("redis://", "redis://narrow:secret@")
-    client = connect.open_redis(url, name="test-bridge")
+    client = connect.open_redis(url, name="test-bridge", block_seconds=30.0)
     one = Enqueuer(client, "fra")
     with pytest.raises(redis.exceptions.ResponseError):
         one.open()

@@ -32,7 +32,7 @@ class Disk:
         self.url = f"redis://127.0.0.1:{self.port}/0"
         service = redis_server("redis", folder, self.port, **options)
         self.running = Running(replace(service, command=["/bin/sh", "-c", NO_SIGNAL, "sh", *service.command])).start()
-        self.client = connect.open_redis(self.url, name="test")
+        self.client = connect.open_redis(self.url, name="test", block_seconds=30.0)
         self._folder = folder / "appendonlydir"
 
     def fill(self) -> None:

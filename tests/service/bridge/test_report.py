@@ -14,6 +14,8 @@ from regions import connect, names
 from tests.service.bridging import entries, last_status, now_ms
 from tests.waiting import until
 
+pytestmark = pytest.mark.usefixtures("patient_clients")
+
 NAME = "host:1"
 FAILED = contract.Outcome(
     task="01TASK", request="01REQUEST", status="failed", finished_ms=1, expires_ms=4 * 10**12, frame=b"{}\n[]"

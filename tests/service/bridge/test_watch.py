@@ -12,6 +12,8 @@ from bridge.watch import Measure, Watch
 from regions import connect, names, settings
 from tests.waiting import until
 
+pytestmark = pytest.mark.usefixtures("patient_clients")
+
 
 class Watching:
     """A running watch, and what it told, in order."""

@@ -120,8 +120,8 @@ class RegionWorkers:
 
     @property
     def log(self) -> list[dict[str, Any]]:
-        """The log lines of the pool and its workers."""
-        lines = self._log.read_text(encoding="utf-8").splitlines()
+        """The log lines of the pool and its workers, without one that is being written."""
+        lines = self._log.read_text(encoding="utf-8").rpartition("\n")[0].splitlines()
         return [json.loads(line) for line in lines if line.startswith("{")]
 
     def ask(self, tasks: Sequence[Task], *, has_keys: bool = False, ahead_ms: int = 0) -> list[str]:

@@ -52,6 +52,6 @@ def test_one_that_is_not_as_new_is_replaced(kept, use):
 def test_one_that_somebody_is_still_connected_to_is_replaced(kept):
     """Who is that could still write, or wait for a key."""
     first = kept.new()
-    with connect.open_redis(first.url, name="left") as left:
+    with connect.open_redis(first.url, name="left", block_seconds=30.0) as left:
         left.ping()
         assert kept.new() is not first

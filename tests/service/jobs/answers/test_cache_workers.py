@@ -59,8 +59,11 @@ def ask(workers: RegionWorkers, **more) -> dict:
 
 
 def run_of(workers: RegionWorkers) -> dict:
-    """What the last result at the hub says about its source's health."""
-    return msgspec.json.decode(out_entries(workers.hub)[-1][b"h"])[2]
+    """What the last result at the hub says about its source's health. One that is sent again is none of the last."""
+    told: dict[bytes, bytes] = {}
+    for entry in out_entries(workers.hub):
+        told.setdefault(entry[b"t"], entry[b"h"])
+    return msgspec.json.decode([*told.values()][-1])[2]
 
 
 def conditions(site: CountingSite) -> list[tuple[str, str]]:

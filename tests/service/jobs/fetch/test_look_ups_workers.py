@@ -18,7 +18,7 @@ name = {required = true}
 [fields]
 said = "b"
 [limits]
-timeout_seconds = 1
+timeout_seconds = 3
 retries = 0
 concurrency = 100
 """

@@ -338,7 +338,7 @@ def test_a_proxy_that_says_nothing_ends_at_the_time_out_or_a_cancel(origin, thro
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"{kind}://{USER}:x@127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(TimedOut, match="the proxy of egress far") as caught:
-            fetch(through(kind, proxy=url), site.url, timeout_seconds=0.5)
+            fetch(through(kind, proxy=url), site.url, timeout_seconds=2.0)
         assert (caught.value.whose, is_the_hosts(caught.value)) == ("region", False)
         cancel_at = time.monotonic() + 0.2
         with pytest.raises(Cancelled):

@@ -103,7 +103,7 @@ def test_a_pool_runs_its_processes_and_says_so(start, region_redis, hub_redis, t
     assert (status(hub)["processes"], status(hub)["threads"], status(hub)["waiting"]) == (2, 8, 2)
     gate.touch()
     until(lambda: status(hub)["succeeded"] == 10, "ten successes to be reported")
-    until(lambda: sorted(results(hub)) == sorted(ids), "all results")
+    until(lambda: set(results(hub)) == set(ids), "all results")
     until(lambda: (status(hub)["raw_bytes"], status(hub)["outbox_bytes"]) == (1000, 0), "their bytes to be reported")
 
 
@@ -456,10 +456,10 @@ def test_a_suspect_that_is_stuck_past_its_deadline_takes_its_process_with_it(sta
     until(lambda: len(pids(client)) == 1, "a worker")
     mark = tmp_path / "marks"
     mark.mkdir()
-    (id_,) = enqueue(client, [task(seconds=1000, mark=str(mark), deadline_seconds=15)])
+    (id_,) = enqueue(client, [task(seconds=1000, mark=str(mark), deadline_seconds=25)])
     until(lambda: len(list(mark.iterdir())) == 1, "a running job")
     os.kill(next(iter(pids(client).values())), signal.SIGKILL)
     until(lambda: len(list(mark.iterdir())) == 2, "its second attempt")
-    until(lambda: client.hget(names.rq_job(id_), "status") == b"failed", "its end", 60)
+    until(lambda: client.hget(names.rq_job(id_), "status") == b"failed", "its end", 90)
     assert client.hget(names.rq_job(id_), names.JOB_DEATHS) == b"1"
     until(lambda: client.zcard(names.ALONE) == 0, "the end of its process")

@@ -13,7 +13,7 @@ from tests.service.working import REGION, settings_for
 
 
 @pytest.fixture
-def reporter(tmp_path, region_redis, hub_redis) -> Iterator[Reporter]:
+def reporter(patient_clients, tmp_path, region_redis, hub_redis) -> Iterator[Reporter]:
     settings = settings_for(region_redis.url, hub_redis.url)
     made = Reporter(settings, settings.one(REGION), region_redis.client, "host:1", list, dict, dict)
     yield made

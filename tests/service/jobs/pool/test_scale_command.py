@@ -12,14 +12,25 @@ from click.testing import CliRunner, Result
 from jobs.pool import scaler
 from jobs.pool.day import COLUMNS
 from jobs.pool.scaler import CALM_SECONDS, LOOK_SECONDS, Pool, Processes, Scaler, look
+from jobs.queue import script
 from regions import connect, logs, names, settings
 from scripts.cli import main
+from scripts.commands import scale
 from scripts.commands.options import WRONG_USAGE
 from tests.service.working import REGION, enqueue, task
 from tests.waiting import until
 
+pytestmark = pytest.mark.usefixtures("patient_clients", "_patient_pools")
 SCALE = '\n[scale]\nmin = 2\nmax = 5\n[[scale.schedule]]\ncron = "0 6 * * *"\nmax = 4\n'
 Run = Callable[..., Result]
+
+
+@pytest.fixture
+def _patient_pools(monkeypatch):
+    """A pool that a busy machine keeps from looking for some seconds is there all the same, and so is what it knows of the load."""
+    monkeypatch.setitem(script._constants, "LEASE_MS", 600_000)
+    monkeypatch.setattr(scaler, "LOOK", script.load("scale_look"))
+    monkeypatch.setattr(scale, "SETTLE_SECONDS", 600.0)
 
 
 @pytest.fixture
@@ -70,7 +81,8 @@ def test_an_operators_number_reaches_the_pools_and_ends_with_the_next_rule(run, 
     assert region_redis.client.exists(names.SCALE_WISH) == 0
 
 
-def test_a_number_that_is_taken_up_is_shown_with_its_shares(run, pool):
+def test_a_number_that_is_taken_up_is_shown_with_its_shares(run, pool, monkeypatch):
+    monkeypatch.setattr(scale, "FOLLOWED_SECONDS", 60.0)
     pool.start()
     try:
         assert run("scale", REGION, "3").output.splitlines()[-1] == "  here:1: 3"

@@ -95,7 +95,9 @@ class Pools:
         return sorted(json.loads(text)["shares"].values()) if text else []
 
     def log(self, event: str) -> list[dict]:
-        lines = [line for file in self._folder.glob("log*") for line in file.read_text().splitlines()]
+        lines = [
+            line for file in self._folder.glob("log*") for line in file.read_text().rpartition("\n")[0].splitlines()
+        ]
         said = [json.loads(line) for line in lines if line.startswith("{")]
         return [one for one in said if one["event"] == event]
 

@@ -259,12 +259,12 @@ def test_at_most_a_hundred_hosts_are_shown_the_latest_ones(client, breakers):
 
 
 def test_a_crawl_delay_is_a_rate(client, worker, breakers):
-    ask(client, 3)
-    breakers.delay(HOST, 4)
+    ask(client, 3, deadline_seconds=200)
+    breakers.delay(HOST, 40)
     assert worker.claim(3).jobs == []
     wait_out(client)
     (job,) = worker.claim(3).jobs
-    assert 3_900 < float(state(client)["next"]) - job.claimed_ms <= 4_001
+    assert 39_900 < float(state(client)["next"]) - job.claimed_ms <= 40_001
     assert queue(client).get_job_ids() == []
 
 

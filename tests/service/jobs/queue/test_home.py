@@ -65,8 +65,9 @@ def test_a_result_stays_in_the_outbox_until_the_hub_has_it_in_its_file(region_re
     assert left(region_redis)[0] == 2
 
 
-def test_a_hub_without_replicas_is_waited_for_no_longer_than_its_file(region_redis, home, monkeypatch):
+def test_a_hub_without_replicas_is_waited_for_no_longer_than_its_file(region_redis, hub_redis, home, monkeypatch):
     monkeypatch.setattr(home_module, "FILE_MS", 600_000)
+    hub_redis.client.config_set("appendfsync", "always")  # it is in its file before the connection's time-out
     assert post(home, [stored(region_redis.client, outcome(1))])
     until(lambda: left(region_redis) == (0, 0), "an empty outbox")
 

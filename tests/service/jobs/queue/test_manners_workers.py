@@ -73,7 +73,7 @@ def test_a_source_that_does_not_ask_for_it_reads_no_robots_txt(start, site):
 def test_the_breaker_opens_says_why_and_closes_by_itself(start, site):
     running = start(2, slow=definition(SLOW, retries=0))
     site.rules[SLOW] = Rule(status=500)
-    failed = running.results(running.ask(asked(40, "slow", SLOW, deadline_seconds=10)))
+    failed = running.results(running.ask(asked(40, "slow", SLOW, deadline_seconds=15)))
     assert {one["error"]["type"] for one in failed} == {"http_status"}
     before = [one for one in failed if one["attempts"]]
     alone = [one["error"] for one in failed if not one["attempts"]]

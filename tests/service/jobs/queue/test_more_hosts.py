@@ -68,7 +68,7 @@ class Host:
             process.wait()
 
     def said(self, part: str, event: str) -> list[dict]:
-        lines = (self.folder / part).read_text(encoding="utf-8").splitlines()
+        lines = (self.folder / part).read_text(encoding="utf-8").rpartition("\n")[0].splitlines()  # whole ones
         said = [json.loads(line) for line in lines if line.startswith("{")]
         return [one for one in said if one["event"] == event]
 

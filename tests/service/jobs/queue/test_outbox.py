@@ -138,7 +138,7 @@ def test_one_result_that_the_hub_refuses_does_not_hold_the_others(region_redis, 
     assert hub_redis.client.get(names.result(REGION, "T1")) == one.frame
 
 
-def test_a_stopped_shipper_sends_what_it_has(region_redis, hub_redis, home):
+def test_a_stopped_shipper_sends_what_it_has(region_redis, hub_redis, unhurried, home):
     shipper = Shipper(home)
     shipper.put([stored(region_redis.client, outcome(n)) for n in range(600)])
     shipper.start()
@@ -148,7 +148,7 @@ def test_a_stopped_shipper_sends_what_it_has(region_redis, hub_redis, home):
     assert not shipper._thread.is_alive()
 
 
-def test_a_running_shipper_ships_at_once_what_it_gets_and_says_what_runs(region_redis, hub_redis, home):
+def test_a_running_shipper_ships_at_once_what_it_gets_and_says_what_runs(region_redis, hub_redis, unhurried, home):
     shipper = Shipper(home)
     shipper.start()
     for number in range(3):

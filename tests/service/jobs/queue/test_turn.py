@@ -83,7 +83,7 @@ def test_another_host_is_not_held_up(client, region_redis):
 def test_two_fetches_are_never_nearer_than_the_rate_says(client, region_redis):
     give(client, asked(6), "8 150.000")
     worker = claimer(region_redis.url)
-    caller = Caller(connect.open_redis(region_redis.url, name="caller"), REGION)
+    caller = Caller(connect.open_redis(region_redis.url, name="caller", block_seconds=30.0), REGION)
     claimed = []
 
     def claim():
@@ -97,7 +97,7 @@ def test_two_fetches_are_never_nearer_than_the_rate_says(client, region_redis):
 
 
 def test_a_caller_sleeps_while_no_task_waits_and_calls_one_of_which_a_claim_tells_it(client, region_redis):
-    caller = Caller(connect.open_redis(region_redis.url, name="caller"), REGION)
+    caller = Caller(connect.open_redis(region_redis.url, name="caller", block_seconds=30.0), REGION)
     looked = []
     caller._look_at = lambda when, its=caller._look_at: looked.append(when) or its(when)
     caller.start()
@@ -314,7 +314,7 @@ def test_what_can_not_have_its_turn_in_time_is_refused_at_once(client, region_re
 
 
 def test_the_estimate_knows_how_long_turns_take(client, region_redis):
-    ids = give(client, asked(20, deadline_seconds=45), "2 0")
+    ids = give(client, asked(20, deadline_seconds=49), "2 0")
     client.hset(names.host(HOST), "mean", 20_000)
     found = claimer(region_redis.url).claim(16).jobs
     assert [job.task for job in found[:2]] == ids[:2]

@@ -73,6 +73,7 @@ def test_normal_processes_leave_urgent_jobs_to_a_process_that_lives(region_redis
     client = region_redis.client
     worker = claimer(region_redis.url, "w1")
     claimer(region_redis.url, "u1", kind="urgent").claim(0)
+    client.pexpire(names.URGENT_LEASE, 600_000)
     ids = enqueue_urgent(client, 2)
     worker.move_due()
     assert (waiting(client, URGENT), worker.claim(4).jobs) == (ids, [])

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import pytest
 from msgspec import structs
 
 from regions import connect, names
@@ -35,10 +36,12 @@ class Site:
         self.folder, self.redis = folder, redis
         self.environ = {**QUICK, **environ}
         self.settings = settings(folder, redis=redis.url, **self.environ)
-        self.client = connect.open_redis(redis.url, name="test-hub")
+        self.client = connect.open_redis(redis.url, name="test-hub", block_seconds=30.0)
         retry = self.settings.webhooks.retry_seconds
         self.ledger = Ledger(self.client, self.settings.limits, webhook_retry_seconds=retry)
-        self.hub = Hub(self.settings)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(connect, "TIMEOUT_SECONDS", 10.0)  # a hub that is busy for a moment is none that is away
+            self.hub = Hub(self.settings)
         self.hub.run_once()
         message = functools.partial(views.webhook_message, base="https://hub.example")
         self.webhooks = Webhooks(self.settings, self.hub, message)

@@ -14,6 +14,7 @@ from web.flow.webhooks import Webhooks
 from web.hub import scripts, webhooks
 from web.hub.redis import Hub
 
+pytestmark = pytest.mark.usefixtures("patient_clients")
 LOST = scripts.TAKE_WEBHOOKS, scripts.ENQUEUE_WEBHOOKS, scripts.RESEND_WEBHOOK
 
 

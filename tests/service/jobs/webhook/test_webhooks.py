@@ -125,7 +125,7 @@ def test_a_process_that_is_killed_in_the_middle_of_a_call_is_made_good(site, rec
 
 
 def test_a_paused_process_that_goes_on_undoes_nothing(site, receiver):
-    queues = [open_queue(site.redis.url, f"test-{n}", 60_000, 1.0, 2) for n in range(2)]
+    queues = [open_queue(site.redis.url, f"test-{n}", 60_000, 30.0, 2) for n in range(2)]
     request = site.end(receiver.url)
     site.enqueue()
     (paused,) = queues[0].claim(1, 1.0)
@@ -189,7 +189,7 @@ def test_a_claim_looks_at_a_bounded_number_of_jobs_whose_webhooks_have_expired(s
     site.client.rpush(key, *(f"GONE{number}" for number in range(3 * looks)))
     request = site.end(receiver.url)
     assert site.enqueue() == 1
-    queue = open_queue(site.redis.url, "test-bounded", 60_000, 1.0, 2)
+    queue = open_queue(site.redis.url, "test-bounded", 60_000, 30.0, 2)
     assert queue.claim(5) == []
     assert site.client.llen(key) == 2 * looks + 1
     found = [queue.claim(5) for _ in range(3)]
@@ -365,7 +365,7 @@ def where(site, request: str) -> set[str]:
 
 def test_rq_shows_each_job_in_one_place_from_its_first_call_to_its_last(site):
     """Also after a resend; what is over for long leaves the registries."""
-    queue = open_queue(site.redis.url, "test", 60_000, 1.0, 2)
+    queue = open_queue(site.redis.url, "test", 60_000, 30.0, 2)
     old = {"01OLD": 1}
     for kind in ("finished", "failed"):
         site.client.zadd(names.rq_registry(kind, names.WEBHOOK_QUEUE), old)
@@ -399,7 +399,7 @@ def test_rq_shows_each_job_in_one_place_from_its_first_call_to_its_last(site):
 
 
 def test_a_resend_calls_at_once_what_waits_and_leaves_alone_what_is_being_called(site):
-    queue = open_queue(site.redis.url, "test", 60_000, 1.0, 2)
+    queue = open_queue(site.redis.url, "test", 60_000, 30.0, 2)
     request = site.end("http://127.0.0.1:9/hook")
     site.enqueue()
     (job,) = queue.claim(1)
@@ -421,7 +421,7 @@ def test_a_resend_calls_at_once_what_waits_and_leaves_alone_what_is_being_called
 
 
 def test_a_process_that_claims_no_more_does_not_count_as_one_that_calls(site):
-    queue, other = (open_queue(site.redis.url, name, 60_000, 1.0, 2) for name in ("test", "other"))
+    queue, other = (open_queue(site.redis.url, name, 60_000, 30.0, 2) for name in ("test", "other"))
     requests = [site.end(f"http://127.0.0.1:9/{number}") for number in range(3)]
     site.enqueue()
     assert len(queue.claim(1)) == 1
@@ -438,7 +438,7 @@ def test_a_process_that_claims_no_more_does_not_count_as_one_that_calls(site):
 
 
 def test_what_a_call_was_like_is_shown_for_an_hour_and_for_as_long_as_its_request(site):
-    queue = open_queue(site.redis.url, "test", 60_000, 1.0, 2)
+    queue = open_queue(site.redis.url, "test", 60_000, 30.0, 2)
     for expires_in_ms, least in ((1_000, 3_500_000), (7_200_000, 7_100_000)):
         request = site.end("http://127.0.0.1:9/hook")
         now = connect.redis_now_ms(site.client)
@@ -479,8 +479,7 @@ def test_everything_of_a_webhook_expires(site, receiver):
 def test_a_claim_that_waits_has_a_connection_of_its_own(hub_redis):
     """One that does not wait would otherwise stand behind it, and time out sooner than it."""
     there, nowhere = (
-        connect.open_redis(hub_redis.url, name="test"),
-        connect.open_redis("redis://127.0.0.1:1", name="test"),
+        connect.open_redis(url, name="test", block_seconds=30.0) for url in (hub_redis.url, "redis://127.0.0.1:1")
     )
     assert jobs_queue.Queue(nowhere, there, "test", 60_000).claim(1, 0.01) == []
     assert jobs_queue.Queue(there, nowhere, "test", 60_000).claim(1) == []
@@ -488,13 +487,13 @@ def test_a_claim_that_waits_has_a_connection_of_its_own(hub_redis):
 
 
 def test_each_thread_that_calls_and_the_claim_need_not_wait_for_a_connection(hub_redis):
-    queue = open_queue(hub_redis.url, "test", 60_000, 1.0, 2)
+    queue = open_queue(hub_redis.url, "test", 60_000, 30.0, 2)
     assert len({queue._client.connection_pool.get_connection() for _ in range(3)}) == 3
     queue._client.close()
 
 
 def test_a_full_hub_can_not_be_waited_on_and_still_gives_its_jobs(site):
-    queue = open_queue(site.redis.url, "test", 60_000, 1.0, 2)
+    queue = open_queue(site.redis.url, "test", 60_000, 30.0, 2)
     request = site.end("http://127.0.0.1:9/hook")
     site.enqueue()
     site.client.config_set("maxmemory", 1)

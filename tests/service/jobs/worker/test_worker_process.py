@@ -53,6 +53,7 @@ def test_the_beat_goes_on_while_the_regions_redis_is_away(settings, region_redis
         assert os.read(ours, 10) == b"."
 
 
+@pytest.mark.usefixtures("patient_clients")
 def test_an_idle_process_asks_its_redis_one_question_a_turn(settings, monkeypatch):
     """Each one wakes the process and the Redis, and all processes of a region ask all the time."""
     monkeypatch.setattr("jobs.worker.worker.WAIT_SECONDS", 0.01)
@@ -69,6 +70,7 @@ def test_an_idle_process_asks_its_redis_one_question_a_turn(settings, monkeypatc
     assert len(asked) == 1
 
 
+@pytest.mark.usefixtures("patient_clients")
 def test_a_job_whose_claim_was_not_answered_is_given_back_by_an_idle_process(settings, region_redis, monkeypatch):
     monkeypatch.setattr("jobs.worker.worker.WAIT_SECONDS", 0.01)
     worker = Worker(settings, settings.one(REGION), "w1", ObedientRunner())
@@ -99,6 +101,7 @@ def test_a_claim_without_an_answer_makes_the_process_subscribe_again(settings, r
     worker.unsubscribe()
 
 
+@pytest.mark.usefixtures("patient_clients")
 def test_a_second_worker_of_a_live_ones_name_is_refused(settings):
     first, second = (Worker(settings, settings.one(REGION), "w1", ObedientRunner()) for _ in range(2))
     first.run_once()
@@ -156,6 +159,7 @@ def test_of_two_changes_at_once_the_later_ones_limits_stay(settings, monkeypatch
     assert told == ["older", "newer"]
 
 
+@pytest.mark.usefixtures("patient_clients")
 def test_limits_that_could_not_be_told_are_told_at_the_next_look(settings, region_redis, monkeypatch):
     runner, ours, theirs = ObedientRunner(), *socket.socketpair()
     with ours, theirs:

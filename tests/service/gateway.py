@@ -107,7 +107,7 @@ def hurry(acceptor: Acceptor) -> None:
 class Stack:
     """The gateway, its servers and a region. ``is_patient``: its servers may be slow for seconds, and are not away by that."""
 
-    def __init__(self, folder, rabbitmq, hub: RedisInstance, *, is_patient: bool = False, **environ: str) -> None:
+    def __init__(self, folder, rabbitmq, hub: RedisInstance, *, is_patient: bool = True, **environ: str) -> None:
         self.port = free_port()
         self.environ = {
             "NEARFETCH__GATEWAY__PORT": str(self.port),
@@ -142,10 +142,11 @@ class Stack:
 class GatewayProcess:
     """A second gateway on the servers of a ``Stack``, as a process of its own. ``patch``: code that runs before it.
 
-    ``port``: 0 for a free one.
+    ``port``: 0 for a free one. Its servers may be slow for seconds, as those of a patient ``Stack``, and so may an accept.
     """
 
     CODE = "import sys; from regions import logs, settings; logs.configure('json'); from web import gateway; "
+    PATIENT = "from regions import connect; connect.TIMEOUT_SECONDS = 10.0; from web.flow import accept; accept.BUDGET_SECONDS = 8.0"
 
     def __init__(self, stack: Stack, *, patch: str = "", port: int = 0, **environ: str) -> None:
         self.port, self.log = port or free_port(), stack.folder / f"gateway-{os.urandom(4).hex()}.log"
@@ -158,7 +159,7 @@ class GatewayProcess:
             "NEARFETCH__HUB__AMQP": stack.amqp,
             **environ,
         }
-        code = f"{self.CODE}{patch}\nsys.exit(gateway.run(settings.load()))"
+        code = f"{self.CODE}{self.PATIENT}\n{patch}\nsys.exit(gateway.run(settings.load()))"
         with self.log.open("ab") as log:
             self.process = Forked(
                 ["-c", code], imported=GATEWAY, env=found, cwd=ROOT, stdout=log, stderr=log, start_new_session=True

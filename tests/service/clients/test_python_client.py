@@ -140,7 +140,7 @@ def test_where_a_proxy_holds_streams_back_results_are_polled(stack, region, monk
 
 
 def test_a_stream_that_is_quiet_for_longer_than_its_beginning_may_take_is_no_held_one(stack, region, monkeypatch):
-    monkeypatch.setattr(nearfetch_client, "FIRST_SECONDS", 2.0)  # its beginning must come within that
+    monkeypatch.setattr(nearfetch_client, "FIRST_SECONDS", 6.0)  # its beginning must come within that
     with Proxy(stack.port) as proxy:
         client = behind(proxy)
         request = client.submit("demo.plain", "demo.plain")

@@ -21,6 +21,7 @@ from tests.waiting import until
 from tests.wire import ask
 from web.hub.redis import Hub, HubRefuses
 
+pytestmark = pytest.mark.usefixtures("patient_clients")
 BAD = {
     "appendonly": "no",
     "appendfsync": "no",

@@ -42,6 +42,7 @@ def port(client) -> int:
     return client.info("server")["tcp_port"]
 
 
+@pytest.mark.usefixtures("patient_clients")
 def test_a_replica_is_passed_over(pair, both):
     demote(pair[0], pair[1])
     assert both.set("key", "value")
@@ -59,6 +60,7 @@ def test_a_frozen_host_is_passed_over_within_a_bound(pair, both):
         pair[0].running.signal(signal.SIGCONT)
 
 
+@pytest.mark.usefixtures("patient_clients")
 def test_the_host_that_was_found_is_kept_for_further_connections(pair, both):
     demote(pair[0], pair[1])
     assert both.ping()
@@ -69,6 +71,7 @@ def test_the_host_that_was_found_is_kept_for_further_connections(pair, both):
         both.connection_pool.release(one)
 
 
+@pytest.mark.usefixtures("patient_clients")
 def test_a_host_that_becomes_a_replica_is_left_with_the_first_write_that_it_refuses(pair, both):
     assert both.set("key", 1)
     demote(pair[0], pair[1])
@@ -78,6 +81,7 @@ def test_a_host_that_becomes_a_replica_is_left_with_the_first_write_that_it_refu
     assert pair[1].client.get("key") == b"3"
 
 
+@pytest.mark.usefixtures("patient_clients")
 def test_a_link_to_a_host_that_becomes_a_replica_is_closed_and_leads_nowhere_else(pair, both):
     one = Link(both)
     demote(pair[0], pair[1])
@@ -102,6 +106,7 @@ def test_the_time_out_of_a_blocking_client_is_not_that_of_the_greeting(pair):
     client.close()
 
 
+@pytest.mark.usefixtures("patient_clients")
 def test_a_gateway_goes_on_with_the_other_host_when_its_hub_is_demoted(pair, tmp_path):
     hub = Hub(hub_parts.settings(tmp_path, redis=urls(pair)))
     back = []
@@ -118,6 +123,7 @@ def test_a_gateway_goes_on_with_the_other_host_when_its_hub_is_demoted(pair, tmp
         hub.stop()
 
 
+@pytest.mark.usefixtures("patient_clients")
 def test_a_region_finds_the_other_host_with_the_rights_that_it_has(start_redis, region_redis):
     from scripts.stack import hub_acl
     from tests.service.jobs.queue.test_outbox import left, outcome, stored

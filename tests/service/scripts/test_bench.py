@@ -171,7 +171,7 @@ def beside(contender: Fetching, row: str) -> Seen:
             contender.port = server.sockets[0].getsockname()[1]
             numbers, port = itertools.count(1), contender.pages
             return await interactive.beside(
-                contender, contender, FULL[row], numbers, warm_seconds=0.2, seconds=0.8, pages_port=port
+                contender, contender, FULL[row], numbers, warm_seconds=0.2, seconds=2.0, pages_port=port
             )
 
     return asyncio.run(measuring())

@@ -48,8 +48,9 @@ IDS = {name: f"01JOB{name.upper()}" for name in REGISTRIES}
 
 RUN = """
 import sys
-from regions import logs, settings
+from regions import connect, logs, settings
 from scripts.stack.dashboard import run
+connect.TIMEOUT_SECONDS = 10.0  # a Redis that is busy for a moment is none that is away
 logs.configure("json")
 sys.exit(run(settings.load(), "fra"))
 """
@@ -405,7 +406,7 @@ def test_unknown_jobs_and_other_redis_are_not_found(served: Served) -> None:
     ],
 )
 def test_its_redis_user_can_only_read_what_is_rqs(served: Served, command: tuple) -> None:
-    client = connect.open_redis(served.reader_url, name="test")
+    client = connect.open_redis(served.reader_url, name="test", block_seconds=30.0)
     try:
         with pytest.raises(redis.exceptions.NoPermissionError):
             client.execute_command(*command)

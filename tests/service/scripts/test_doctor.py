@@ -187,6 +187,7 @@ def test_workers_of_another_version_of_the_code_are_found(server):
     assert (found.check, found.severity, "Lua scripts" in found.expected) == ("version", "better", True)
 
 
+@pytest.mark.usefixtures("patient_clients")
 def test_a_gateway_that_has_just_started_is_of_this_version(hub_redis, tmp_path):
     """It has ended no task yet, and swept nothing."""
     found = hub_settings(tmp_path, redis=hub_redis.url)

@@ -85,7 +85,9 @@ def test_the_printed_user_at_the_hub_has_just_the_rights_of_a_region(printed, hu
     words = shlex.split(line.replace("(", '"(').replace(")", ')"'))  # a bracket is one word for redis-cli, too
     hub_redis.client.execute_command(*words)
     assert hub_acl.shortfalls(hub_redis.client, "ams") == []
-    with connect.open_redis(hub_redis.url.replace("//", "//region-ams:secret@"), name="ams") as region:
+    with connect.open_redis(
+        hub_redis.url.replace("//", "//region-ams:secret@"), name="ams", block_seconds=30.0
+    ) as region:
         assert region.xadd(names.out_stream("ams"), {"k": "status"})
     hub_redis.client.acl_deluser(names.hub_user("ams"))
 

@@ -37,7 +37,7 @@ class SlowStack:
         self.control = Control(control)
         broker = Behind(rabbitmq.url.replace(f":{rabbitmq.port}/", f":{self.ports['rabbitmq']}/"))
         redis = Behind(hub.url.replace(f":{hub.port}/", f":{self.ports['hub']}/"))
-        self.stack = Stack(tmp_path, broker, redis)
+        self.stack = Stack(tmp_path, broker, redis, is_patient=False)
 
     def slow(self, link: str, delay_ms: float) -> None:
         self.control.rule(link, Rule(back=Way(delay_ms=delay_ms)))
@@ -82,7 +82,8 @@ def test_a_slow_server_is_waited_for(slow_stack, link):
     _, accepted = until(lambda: (one := slow_stack.post())[0] == 202 and one, "a post to be accepted")
     until(lambda: slow_stack.not_ready() == "", "the gateway to be ready")
     region.finish(until(lambda: (one := region.take("fra")).request == accepted["id"] and one, "its task"))
-    done = ask(slow_stack.stack.port, "GET", f"/v1/requests/{accepted['id']}?wait=60").json()
+    path = f"/v1/requests/{accepted['id']}?wait=60"
+    done = until(lambda: (found := ask(slow_stack.stack.port, "GET", path)).status == 200 and found.json(), "its end")
     assert done["status"] == "succeeded"
     if link == "hub":
         until(

@@ -51,16 +51,21 @@ def stack(tmp_path_factory, rabbitmq) -> Iterator[Stack]:
     """A gateway that the tests of a module share, which hurt nothing."""
     folder = tmp_path_factory.mktemp("stack")
     hub = RedisInstance(folder, "hub")
-    made = Stack(folder, rabbitmq, hub, is_patient=True)
+    made = Stack(folder, rabbitmq, hub)
     yield made
     made.stop()
     hub.stop()
 
 
 @pytest.fixture
-def own_stack(tmp_path, rabbitmq, hub_redis) -> Iterator[Stack]:
+def hangs() -> None:
+    """For tests of a hub that does not answer."""
+
+
+@pytest.fixture
+def own_stack(tmp_path, rabbitmq, hub_redis, request) -> Iterator[Stack]:
     """One to hurt. Nothing of the test before is in its queues."""
-    made = Stack(tmp_path, rabbitmq, hub_redis)
+    made = Stack(tmp_path, rabbitmq, hub_redis, is_patient="hangs" not in request.fixturenames)
     made.region.purge()
     yield made
     made.stop()

@@ -6,6 +6,7 @@ import signal
 
 import pytest
 
+import web.api.faults
 import web.hub.faults
 from regions import connect, names
 from tests import broker
@@ -35,7 +36,7 @@ def events(stack: Stack, region: str) -> list[dict]:
 
 def full_lines(log: str) -> list[dict]:
     """What a log says of a full hub."""
-    return [json.loads(line) for line in log.splitlines() if '"fault":"hub-redis-full"' in line]
+    return [json.loads(line) for line in log.rpartition("\n")[0].splitlines() if '"fault":"hub-redis-full"' in line]
 
 
 def consume(stack: Stack, region: str) -> None:
@@ -45,9 +46,19 @@ def consume(stack: Stack, region: str) -> None:
         stack.region.channel.basic_consume(queue, lambda *_: None)
 
 
-def test_a_region_whose_parts_say_nothing_is_down_and_its_own_reason_is_its_name(own_stack):
+@pytest.fixture
+def _early(monkeypatch):
+    """A gateway that starts gives regions all the time of a test for their first reports."""
+    monkeypatch.setattr(web.api.faults, "SILENT_MS", 600_000)
+
+
+@pytest.mark.usefixtures("_early")
+def test_a_region_whose_parts_say_nothing_is_down_and_its_own_reason_is_its_name(own_stack, monkeypatch):
     """A gateway that has just started gives regions the time for a few reports first."""
+    looked_at = until(lambda: own_stack.gateway.faults._looked_at, "its first look")
+    until(lambda: own_stack.gateway.faults._looked_at > looked_at, "what it found to be told")
     assert ("region-down", "fra") not in faults(own_stack)
+    monkeypatch.setattr(web.api.faults, "SILENT_MS", web.hub.faults.SILENT_MS)
     down = told(own_stack, "region-down", "fra")
     assert (down["severity"], down["message"]) == (
         "page",
@@ -164,7 +175,7 @@ def test_events_of_a_region_are_bounded(own_stack):
 def frail_stack(tmp_path, own_rabbitmq, hub_redis, monkeypatch):
     """A gateway on a RabbitMQ that may be hurt, and whose hanging no heartbeat notices."""
     monkeypatch.setattr(connect, "HEARTBEAT_SECONDS", 600)
-    made = Stack(tmp_path, own_rabbitmq, hub_redis)
+    made = Stack(tmp_path, own_rabbitmq, hub_redis, is_patient=False)
     yield made
     made.stop()
 

@@ -28,7 +28,7 @@ class Keyed(Stack):
     """A gateway that needs keys; ``key`` makes one."""
 
     def __init__(self, folder, rabbitmq, hub, **environ: str) -> None:
-        super().__init__(folder, rabbitmq, hub, is_patient=True, NEARFETCH__GATEWAY__KEYS="true", **environ)
+        super().__init__(folder, rabbitmq, hub, NEARFETCH__GATEWAY__KEYS="true", **environ)
         self.client = connect.open_redis(hub.url, name="test", block_seconds=30.0)
 
     def key(self, tenant: str, *scopes: str, **limits) -> str:
@@ -68,9 +68,10 @@ def keyed(tmp_path_factory, rabbitmq):
 
 
 @pytest.fixture(autouse=True)
-def _no_message_is_left(keyed):
+def _nothing_is_left(keyed):
     yield
     keyed.region.purge()
+    until(lambda: not len(keyed.gateway.waiters), "its clients to be gone")
 
 
 def kind(reply) -> tuple[int, str]:

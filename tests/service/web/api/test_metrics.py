@@ -121,6 +121,7 @@ def test_tasks_of_several_gateways_add_up_and_what_they_know_is_the_same(own_sta
         assert [one.get("requests_total", outcome="accepted") for one in scrapes] == [10, 10]
 
 
+@pytest.mark.usefixtures("hangs")
 def test_a_scrape_is_answered_while_the_hub_hangs(own_stack: Stack) -> None:
     own_stack.hub.running.signal(signal.SIGSTOP)
     try:

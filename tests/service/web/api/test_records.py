@@ -265,9 +265,15 @@ def test_a_failure_without_a_reason_is_a_problem(stack):
     assert reply.json()["detail"] == "the region did not say why the task failed"
 
 
+def has_sent_all(stack) -> None:
+    """What an answer before holds is given back to the quota that it was taken from."""
+    until(lambda: not stack.gateway.server.outlet.quota.held, "the answers before to be sent")
+
+
 def test_results_that_wait_for_their_table_have_as_much_room_as_answers_have(stack, monkeypatch):
     """Each takes up to 5 MB, and one thread makes one table after the other. They took all memory, whatever the quota."""
     quota, gate = Quota(1_500_000, 1.0), threading.Event()
+    has_sent_all(stack)
     monkeypatch.setattr(stack.gateway.server.outlet, "quota", quota)
     stack.gateway.intake.tables.submit(gate.wait, 60)
     path, csv = "/v1/sources/demo.list/records?category=x&wait=60", {"Accept": "text/csv"}
@@ -277,7 +283,7 @@ def test_results_that_wait_for_their_table_have_as_much_room_as_answers_have(sta
             for wire in (first, second):
                 wire.send("GET", path, csv)
                 stack.region.finish(stack.region.take("fra", fast=True), records)
-                until(lambda: quota.held, "a table to wait")
+                until(lambda: quota.held > 0, "a table to wait")
             reply = second.reply()
             assert (reply.status, reply.json()["type"]) == (503, "/problems/unavailable")
             gate.set()
@@ -289,6 +295,7 @@ def test_results_that_wait_for_their_table_have_as_much_room_as_answers_have(sta
 
 def test_no_table_is_made_for_a_client_that_has_hung_up(stack, monkeypatch):
     quota, gate, made = Quota(10_000_000, 1.0), threading.Event(), []
+    has_sent_all(stack)
     monkeypatch.setattr(stack.gateway.server.outlet, "quota", quota)
     monkeypatch.setattr(rows, "csv", lambda *arguments: made.append(arguments) or b"")
     stack.gateway.intake.tables.submit(gate.wait, 60)
@@ -296,7 +303,7 @@ def test_no_table_is_made_for_a_client_that_has_hung_up(stack, monkeypatch):
         with Wire(stack.port) as wire:
             wire.send("GET", "/v1/sources/demo.list/records?category=x&wait=60", {"Accept": "text/csv"})
             stack.region.finish(stack.region.take("fra", fast=True), b'["%b"]' % (b"x" * 100_000))
-            until(lambda: quota.held, "its table to wait")
+            until(lambda: quota.held > 0, "its table to wait")
         until(lambda: not stack.gateway.server.outlet.open, "the gateway to notice")
     finally:
         gate.set()

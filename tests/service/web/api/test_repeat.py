@@ -100,7 +100,7 @@ def test_while_the_first_is_being_accepted_the_second_is_told_to_come_back(stack
     replies = []
     posting = threading.Thread(target=lambda: replies.append(stack.post(PLAIN, headers)))
     posting.start()
-    with connect.open_redis(stack.hub.url, name="test") as hub:
+    with connect.open_redis(stack.hub.url, name="test", block_seconds=30.0) as hub:
         until(lambda: [*hub.scan_iter(names.idempotency("*"))] and hub.zcard(names.ACCEPTING), "the first to begin")
     second = stack.post(PLAIN, headers)
     assert (second.status, second.headers["retry-after"]) == (409, "1")
@@ -126,7 +126,7 @@ def test_another_gateways_accept_is_repeated_once_it_can_no_longer_be_taken_back
 def test_a_key_is_remembered_for_a_day_and_whose_results_are_gone_is_told(stack):
     headers = key()
     request = stack.post(PLAIN, headers).json()["id"]
-    with connect.open_redis(stack.hub.url, name="test") as hub:
+    with connect.open_redis(stack.hub.url, name="test", block_seconds=30.0) as hub:
         [kept] = [one for one in hub.scan_iter(names.idempotency("*")) if hub.hget(one, "request") == request.encode()]
         assert 86_000_000 < hub.pttl(kept) <= 86_400_000
         hub.delete(names.ledger(request))

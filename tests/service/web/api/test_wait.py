@@ -112,6 +112,7 @@ def test_long_poll_without_a_cursor_ends_when_all_is_done(gateway):
 
 def test_who_waits_for_the_end_reads_nothing_before_it_and_streams_read_each(gateway, monkeypatch):
     """Six tasks are no six reads for a client that wants all of them."""
+    monkeypatch.setattr(events, "COMMENT_SECONDS", 600.0)  # with a comment a stream reads by itself
     new, other = gateway.add(6)[0], gateway.add(6)[0]
     read_many, reads = gateway.ledger.read_many, []
 

@@ -269,7 +269,7 @@ def test_a_gateway_that_is_killed_between_the_end_and_the_job_is_made_good(own_s
         request = ask(other.port, "POST", "/v1/requests", JSON, body).json()["id"]
         finish(own_stack)
         assert other.process.wait(60) == -signal.SIGKILL
-    client = connect.open_redis(own_stack.hub.url, name="test")
+    client = connect.open_redis(own_stack.hub.url, name="test", block_seconds=30.0)
     assert client.hget(names.webhook(request), "state") == b"due"
     assert client.llen(names.rq_queue(names.WEBHOOK_QUEUE)) == 0
     client.zadd(names.WEBHOOKS, {request: 1}, xx=True)  # as if the lease of the dead one were over

@@ -128,7 +128,7 @@ def stack(tmp_path_factory, rabbitmq, store) -> Iterator[Stack]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(history, "READ_SECONDS", 30.0)
         environ = {"NEARFETCH__HUB__MONGO": store.url, "NEARFETCH__SOURCES__PATH": path}
-        made = Stack(folder, rabbitmq, hub, is_patient=True, **environ)
+        made = Stack(folder, rabbitmq, hub, **environ)
         made.region.purge()
         yield made
         made.stop()

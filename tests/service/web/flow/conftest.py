@@ -2,7 +2,6 @@
 
 import pytest
 
-from regions import connect
 from tests.service.hub_parts import Heard, settings
 from web.flow.settle import Settler
 from web.hub.ledger import Ledger
@@ -10,11 +9,9 @@ from web.hub.redis import Hub
 
 
 @pytest.fixture
-def parts(tmp_path, hub_redis):
+def parts(patient_clients, tmp_path, hub_redis):
     found = settings(tmp_path, redis=hub_redis.url)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(connect, "TIMEOUT_SECONDS", 10.0)  # a hub that is busy for a moment is none that is away
-        hub = Hub(found)
+    hub = Hub(found)
     hub.start()
     ledger = Ledger(hub.client, found.limits)
     news = Heard()

@@ -234,9 +234,9 @@ def test_a_stop_ends_its_threads_when_each_request_has_its_answer(half, rabbitmq
         for _ in range(2):
             acceptor.submit(new_request(), half.answers.put)
         acceptor.stop()
-        assert [type(half.answers.get_nowait()) for _ in range(2)] == [Refused, Refused]
         threads = (acceptor._thread, acceptor._clock._thread, acceptor.cleaner._loop.thread)
-        assert not any(thread.is_alive() for thread in threads)
+        until(lambda: not any(thread.is_alive() for thread in threads), "its threads to end")
+        assert [type(half.answers.get_nowait()) for _ in range(2)] == [Refused, Refused]
     cancelled = []
     until(lambda: cancelled.extend(drain(rabbitmq, "q.fra.now")) or len(cancelled) == 2, "their cancels")
 
@@ -505,12 +505,23 @@ class SlowFile:
         return durability.File(1, 10, 0, self.written)
 
 
-def test_a_202_waits_until_the_hub_has_written_what_it_accepted(half, monkeypatch):
+def accepted_in_time(half):
+    """A request that the hub accepts within its budget, for which a busy machine may need some tries. It has no answer yet."""
+
+    def is_accepted() -> bool:
+        new = new_request()
+        half.acceptor.submit(new, half.answers.put)
+        state = lambda: half.hub.client.hget(names.ledger(new.id), "state")  # noqa: E731
+        until(lambda: state() == b"accepted" or not half.answers.empty(), "the hub to accept")
+        return half.answers.empty() or not half.answers.get()
+
+    until(is_accepted, "a request to be accepted within its budget")
+
+
+def test_a_202_waits_until_the_hub_has_written_what_it_accepted(patient, half, monkeypatch):
     file, began = SlowFile(monkeypatch), time.monotonic()
     monkeypatch.setattr(accept, "BUDGET_SECONDS", 2.0)
-    new = new_request()
-    half.acceptor.submit(new, half.answers.put)
-    until(lambda: half.hub.client.hget(names.ledger(new.id), "state") == b"accepted", "the hub to accept")
+    accepted_in_time(half)
     with pytest.raises(queue.Empty):
         half.answers.get(timeout=accept.BUDGET_SECONDS + 0.2)
     assert file.looks <= (time.monotonic() - began) / accept.FILE_LOOK_SECONDS + 3  # and asks now and then
@@ -559,18 +570,16 @@ def test_a_202_that_the_hubs_disk_does_not_keep_takes_back_the_synchronous_reque
     assert sent == {(kind, answer.new.tasks[0].id) for kind in ("task", "cancel")}
 
 
-def test_a_stop_waits_for_the_hubs_disk(half, monkeypatch):
+def test_a_stop_waits_for_the_hubs_disk(patient, half, monkeypatch):
     file = SlowFile(monkeypatch)
     monkeypatch.setattr(accept, "BUDGET_SECONDS", 2.0)
-    new = new_request()
-    half.acceptor.submit(new, half.answers.put)
-    until(lambda: half.hub.client.hget(names.ledger(new.id), "state") == b"accepted", "the hub to accept")
+    accepted_in_time(half)
     stopping = threading.Thread(target=half.acceptor.stop)
     stopping.start()
     until(lambda: not half.acceptor._clock._thread.is_alive(), "the budgets to end")
     file.written = 1
     stopping.join(60)
-    assert isinstance(half.answers.get_nowait(), Accepted)
+    assert isinstance(half.answers.get(timeout=60), Accepted)
 
 
 def test_what_the_hub_accepted_and_forgot_is_refused(half, hub_redis, monkeypatch, patient):

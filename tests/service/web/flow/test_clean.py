@@ -80,9 +80,11 @@ def test_a_refusal_that_is_in_the_hubs_file_is_told_no_more_though_an_fsync_is_p
     assert next(looks) == 3  # it was told twice
 
 
-def test_the_last_clean_up_tells_a_hub_that_was_away(half, hub_redis):
+def test_the_last_clean_up_tells_a_hub_that_was_away(half, hub_redis, monkeypatch):
     """Nobody else knows of a refusal whose accept has got through."""
     new, cleaner = new_request(), half.acceptor.cleaner
+    monkeypatch.setattr(clean, "FINISH_SECONDS", 60.0)
+    monkeypatch.setattr(cleaner._loop, "_end_seconds", 60.0)
     half.ledger.begin(new)
     half.ledger.accept([new.id])
     hub_redis.running.signal(signal.SIGSTOP)
@@ -114,7 +116,7 @@ def test_the_last_clean_up_neither_waits_for_ever_nor_asks_without_a_pause(half,
     assert cleaner.kept == 1
 
 
-def test_the_last_clean_up_does_not_wait_for_ever_for_the_hubs_disk(half, monkeypatch):
+def test_the_last_clean_up_does_not_wait_for_ever_for_the_hubs_disk(patient, half, monkeypatch):
     monkeypatch.setattr(clean, "FINISH_SECONDS", 0.0)
     monkeypatch.setattr(ledger.durability, "file_of", lambda _: durability.File(1, 10, 0, 1))
     new, cleaner = new_request(), half.acceptor.cleaner
@@ -125,8 +127,11 @@ def test_the_last_clean_up_does_not_wait_for_ever_for_the_hubs_disk(half, monkey
     assert state(half, new) == b"refused"
 
 
-def test_the_last_clean_up_tells_a_hub_that_answers_all_of_them_however_long_that_takes(half, monkeypatch, capfd):
+def test_the_last_clean_up_tells_a_hub_that_answers_all_of_them_however_long_that_takes(
+    patient, half, monkeypatch, capfd
+):
     monkeypatch.setattr(clean, "FINISH_SECONDS", 0.0)
+    monkeypatch.setattr(ledger.durability, "file_of", lambda _: durability.File())  # no fsync is pending
     monkeypatch.setattr(clean, "REFUSALS_AT_ONCE", 1)
     cleaner, wanted = clean.Cleaner(half.hub, half.ledger, half.publisher), [new_request() for _ in range(3)]
     for new in wanted:
@@ -140,11 +145,12 @@ def test_the_last_clean_up_tells_a_hub_that_answers_all_of_them_however_long_tha
 def test_a_cleaner_that_has_nothing_to_do_ends_when_it_is_stopped(half):
     cleaner = half.acceptor.cleaner
     cleaner.stop()
-    assert not cleaner._loop.thread.is_alive()
+    until(lambda: not cleaner._loop.thread.is_alive(), "it to end")
 
 
-def test_what_is_left_goes_on_at_once(half, monkeypatch):
+def test_what_is_left_goes_on_at_once(patient, half, monkeypatch):
     monkeypatch.setattr(clean, "REFUSALS_AT_ONCE", 1)
+    monkeypatch.setattr(ledger.durability, "file_of", lambda _: durability.File())  # no fsync is pending
     cleaner, wanted = clean.Cleaner(half.hub, half.ledger, half.publisher), [new_request() for _ in range(3)]
     for new in wanted:
         half.ledger.begin(new)

@@ -31,7 +31,7 @@ def stack(tmp_path, rabbitmq, hub_redis):
         channel.queue_declare(name, durable=True, arguments=topology.QUORUM)
         channel.queue_purge(name)
     channel.connection.close()
-    one = Stack(tmp_path, rabbitmq, hub_redis, is_patient=True)
+    one = Stack(tmp_path, rabbitmq, hub_redis)
     yield one
     one.stop()
 
@@ -235,7 +235,7 @@ def deliveries(rabbitmq, seconds: float) -> int:
 
 
 @pytest.fixture
-def reader(tmp_path, hub_redis, rabbitmq):
+def reader(patient_clients, tmp_path, hub_redis, rabbitmq):
     """A gateway's reader alone, not started: with its ledger, and whom it told."""
     found = settings(tmp_path, redis=hub_redis.url, amqp=rabbitmq.url)
     hub, told = Hub(found), []

@@ -60,7 +60,7 @@ def stack(tmp_path_factory, rabbitmq, store):
     """A gateway with a history; its tests leave the store as they found it, but for more requests."""
     folder = tmp_path_factory.mktemp("stack")
     hub = RedisInstance(folder, "hub")
-    stack = Stack(folder, rabbitmq, hub, is_patient=True, NEARFETCH__HUB__MONGO=store.url)
+    stack = Stack(folder, rabbitmq, hub, NEARFETCH__HUB__MONGO=store.url)
     yield stack
     stack.stop()
     hub.stop()
@@ -327,7 +327,7 @@ def test_an_unknown_request_is_still_unknown(stack):
 
 def test_what_finishes_while_the_store_is_away_reaches_it_later(tmp_path, rabbitmq, hub_redis):
     store = Store(tmp_path / "store")
-    stack = Stack(tmp_path, rabbitmq, hub_redis, NEARFETCH__HUB__MONGO=store.url)
+    stack = Stack(tmp_path, rabbitmq, hub_redis, is_patient=False, NEARFETCH__HUB__MONGO=store.url)
     try:
         before = finished(stack, "demo.plain")
         until(lambda: store.has(before["id"]), "the request in the history")
@@ -352,7 +352,7 @@ def test_what_finishes_while_the_store_is_away_reaches_it_later(tmp_path, rabbit
 
 def test_a_frozen_store_holds_up_nobody(tmp_path, rabbitmq, hub_redis):
     store = Store(tmp_path / "store")
-    stack = Stack(tmp_path, rabbitmq, hub_redis, NEARFETCH__HUB__MONGO=store.url)
+    stack = Stack(tmp_path, rabbitmq, hub_redis, is_patient=False, NEARFETCH__HUB__MONGO=store.url)
     try:
         kept = finished(stack, "demo.plain")
         until(lambda: store.has(kept["id"]), "the request in the history")
@@ -463,7 +463,7 @@ def test_a_request_that_is_accepted_after_its_tasks_ended_is_kept(stack, store, 
 
 def test_a_tenants_requests_in_the_history_are_its_own(tmp_path, rabbitmq, hub_redis, store):
     more = {"NEARFETCH__HUB__MONGO": store.url, "NEARFETCH__GATEWAY__KEYS": "true"}
-    stack = Stack(tmp_path, rabbitmq, hub_redis, is_patient=True, **more)
+    stack = Stack(tmp_path, rabbitmq, hub_redis, **more)
     try:
         texts = {}
         for tenant, scope in (("shop", "read"), ("bank", "read"), ("ops", "admin")):
@@ -564,6 +564,7 @@ def test_a_result_with_an_odd_head_breaks_no_answer_and_no_page(stack, store, to
     assert ask(stack.port, "GET", "/requests", browser).status == 200
 
 
+@pytest.mark.usefixtures("patient_clients")
 def test_a_request_that_can_not_be_archived_keeps_back_no_other(tmp_path, hub_redis, monkeypatch):
     hub = Hub(settings(tmp_path, redis=hub_redis.url))
     hub.start()

@@ -21,6 +21,8 @@ from web.hub.redis import Hub, share_of_region
 
 MEGABYTE = b"x" * 1_000_000
 
+pytestmark = pytest.mark.usefixtures("patient_clients")
+
 
 class Parts:
     """A hub with its regions' users, and what a gateway has that looks after it."""
@@ -330,7 +332,8 @@ def test_what_settled_results_hold_is_forgotten_when_they_have_expired(parts):
     assert {int(one) for one in parts.client.hvals(held)} == {size}
 
 
-def test_one_gateway_looks_at_a_time(parts, tmp_path):
+def test_one_gateway_looks_at_a_time(parts, tmp_path, monkeypatch):
+    monkeypatch.setattr(holdings, "LEASE_MS", 600_000)
     other = Holdings(settings(tmp_path, redis=parts.server.url), parts.hub)
     other._me = "another"
     parts.looks()
@@ -357,6 +360,7 @@ def test_haste_ends_where_nothing_is_wrong_and_begins_when_the_hub_fills(parts):
         parts.looks()
         return parts.holdings._is_filling
 
+    parts.client.config_set("appendfsync", "no")  # what waits for an fsync takes memory
     for number in range(38):
         parts.client.set(f"other:{number}", MEGABYTE)
     assert not is_hasty()
@@ -378,7 +382,8 @@ def test_haste_ends_where_nothing_is_wrong_and_begins_when_the_hub_fills(parts):
     assert not is_hasty()
 
 
-def test_all_keys_are_scanned_once_between_two_looks_and_again_after_the_next(parts):
+def test_all_keys_are_scanned_once_between_two_looks_and_again_after_the_next(parts, monkeypatch):
+    monkeypatch.setattr(holdings, "EVERY_SECONDS", 600.0)
     parts.client.mset({f"other:{number}": "x" for number in range(3 * holdings.KEYS_AT_ONCE)})
     counted = parts.client.info
     scans = lambda: counted("commandstats").get("cmdstat_scan", {}).get("calls", 0)  # noqa: E731

@@ -22,6 +22,8 @@ from web.hub.ledger import Ledger
 from web.hub.redis import Hub, HubFull
 from web.hub.runs import learned
 
+pytestmark = pytest.mark.usefixtures("patient_clients")
+
 DEEP = "[" * 15_000 + "]" * 15_000  # Python 3.13 reads 10,000 levels
 STATUS = {"k": "status", "v": 1, "part": "bridge", "name": "h:1", "d": '{"at_ms":5,"state":"consuming"}'}
 

@@ -16,7 +16,7 @@ SLOW = durability.File(1, 10, 0, 5)
 
 
 @pytest.fixture
-def hub(tmp_path, hub_redis):
+def hub(patient_clients, tmp_path, hub_redis):
     made = Hub(settings(tmp_path, redis=hub_redis.url))
     made.run_once()
     yield made

@@ -13,7 +13,7 @@ from web.hub.redis import Hub
 
 
 @pytest.fixture
-def hub(tmp_path, hub_redis):
+def hub(patient_clients, tmp_path, hub_redis):
     made = Hub(settings(tmp_path, redis=hub_redis.url))
     made.run_once()
     yield made

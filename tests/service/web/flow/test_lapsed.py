@@ -24,7 +24,7 @@ BOTH = json.dumps({"sources": [LIST, "demo.plain", LIST]}).encode()
 
 @pytest.fixture
 def stack(tmp_path, rabbitmq, hub_redis):
-    one = Stack(tmp_path, rabbitmq, hub_redis, is_patient=True)
+    one = Stack(tmp_path, rabbitmq, hub_redis)
     one.region.purge()
     one.gateway.sweeper.grace._began = None  # it has run for long
     yield one

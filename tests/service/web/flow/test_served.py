@@ -17,6 +17,7 @@ from tests.service.hub_parts import settings
 from tests.sources import DEMO_LIST, DEMO_PLAIN
 from tests.waiting import until
 from tests.wire import ask
+from web.flow import served
 from web.flow.served import SHOWN_MAX, Served
 from web.hub.redis import Hub
 
@@ -67,7 +68,8 @@ class Gateway:
         return {one["name"]: one for one in ask(self.process.port, "GET", "/v1/regions").json()["regions"]}
 
     def said(self, message: str) -> list[dict]:
-        lines = [json.loads(line) for line in self.process.said().splitlines() if line.startswith("{")]
+        whole = self.process.said().rpartition("\n")[0].splitlines()
+        lines = [json.loads(line) for line in whole if line.startswith("{")]
         return [line for line in lines if line["event"] == message]
 
 
@@ -210,7 +212,9 @@ class Alone:
 
 
 @pytest.fixture
-def alone(tmp_path, hub_redis):
+def alone(patient_clients, tmp_path, hub_redis, monkeypatch):
+    for name in ("NOTE_SECONDS", "AGAIN_SECONDS"):
+        monkeypatch.setattr(served, name, 600.0)
     made = Alone(tmp_path, hub_redis)
     yield made
     made.hub.client.close()

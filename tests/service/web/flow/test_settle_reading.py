@@ -36,6 +36,7 @@ def test_gateways_that_are_gone_leave_the_group_but_not_with_entries_nor_for_a_p
     found, hub, ledger, settler, _ = parts
     monkeypatch.setattr(settle, "HOUSEKEEPING_SECONDS", 0)
     monkeypatch.setattr(settle, "FORGET_EVERY_SECONDS", 0)
+    monkeypatch.setattr(settle, "TAKE_OVER_MS", 3_600_000)
     monkeypatch.setattr(settle, "BLOCK_SECONDS", 0.01)
     new, times = accepted(ledger)
     gone, holds = (Settler(found, hub, ledger, Heard()) for _ in range(2))
@@ -101,7 +102,7 @@ def test_an_outage_is_waited_out_with_pauses_that_grow(parts, hub_redis, monkeyp
     until(lambda: paused, "a pause")
     assert paused[0] == 1
     settler.stop()
-    assert not settler._loop.thread.is_alive()
+    until(lambda: not settler._loop.thread.is_alive(), "its thread to end")
     hub_redis.running.start()
 
 
@@ -129,6 +130,7 @@ def test_what_an_error_kept_from_taking_effect_comes_again(parts, hub_redis, mon
     until(lambda: named not in {one["name"] for one in hub_redis.client.client_list()}, "its connections to be closed")
 
 
+@pytest.mark.usefixtures("patient_clients")
 def test_the_settler_tells_when_the_hub_is_away(tmp_path, hub_redis):
     found = settings(tmp_path, redis=hub_redis.url)
     hub = Hub(found)
@@ -298,6 +300,7 @@ def test_a_region_whose_entries_are_large_is_read_apart_and_one_at_a_time(parts,
 def test_what_a_dead_gateway_had_read_is_taken_over_a_few_at_a_time(parts, hub_redis, monkeypatch):
     """It may have died of it: each that took over the whole batch died likewise."""
     found, hub, ledger, settler, _ = parts
+    monkeypatch.setattr(settle, "TAKE_OVER_MS", 3_600_000)
     dead = Settler(found, hub, ledger, Heard())
     dead._make_groups()
     dead._backlog, dead._count = False, settle.BATCH

@@ -20,7 +20,7 @@ from tests.service.hub_parts import settings
 from tests.sources import DEMO_LIST, DEMO_PLAIN
 from tests.waiting import until
 from tests.wire import ask
-from web.flow import takeover
+from web.flow import region_health, takeover
 from web.flow.clean import Cleaner
 from web.flow.publish import Publisher
 from web.flow.takeover import Takeover
@@ -83,7 +83,7 @@ def stack(tmp_path, rabbitmq, hub_redis):
         described = DEMO_PLAIN.replace('region = "nyc"', f'region = "fra"\n{text}')
         (folder / f"{source}.toml").write_text(described)
     well = {"NEARFETCH__GATEWAY__TAKEOVER_WELL_SECONDS": str(WELL_SECONDS)}
-    one = Stack(tmp_path, rabbitmq, hub_redis, is_patient=True, **well)
+    one = Stack(tmp_path, rabbitmq, hub_redis, **well)
     one.region.purge()
     yield one
     one.region.purge()
@@ -487,7 +487,10 @@ def test_a_broker_that_takes_nothing_is_asked_again_in_a_while_and_gets_each_tas
     assert stack.region.is_empty("nyc")
 
 
+@pytest.mark.usefixtures("patient_clients")
 def test_the_next_look_is_no_sooner_than_something_may_be_to_be_done(tmp_path, hub_redis, monkeypatch):
+    monkeypatch.setattr(takeover, "LEASE_MS", 600_000)
+    monkeypatch.setattr(region_health, "BAD_MS", 600_000)
     found, client = settings(tmp_path, redis=hub_redis.url), hub_redis.client
     hub, publisher = Hub(found), Publisher(found)
     hub.run_once()
@@ -497,7 +500,7 @@ def test_the_next_look_is_no_sooner_than_something_may_be_to_be_done(tmp_path, h
     assert one._turn() == takeover.CALM_SECONDS
     (tmp_path / f"{MOVES}.toml").write_text(DEMO_LIST)
     catalog.refresh()
-    assert one._turn() == takeover.HEALTHY_SECONDS  # nothing was heard of the regions, and 4 s have to pass
+    assert one._turn() == takeover.HEALTHY_SECONDS  # nothing was heard of the regions, and some seconds have to pass
     assert other._turn() == takeover.EVERY_SECONDS  # it may have to decide as soon as the other one is gone
     client.hset(names.TAKEOVER, drained_field("fra"), encode(Record(why=DRAINED, since_ms=1)))
     assert one._turn() == takeover.EVERY_SECONDS  # no standby is ready

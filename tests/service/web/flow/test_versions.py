@@ -46,7 +46,7 @@ class Half:
 
 
 @pytest.fixture
-def half(tmp_path, hub_redis):
+def half(patient_clients, tmp_path, hub_redis):
     one = Half(tmp_path, hub_redis)
     yield one
     one.hub.stop()

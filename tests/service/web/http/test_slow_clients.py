@@ -204,7 +204,7 @@ def test_stream_that_there_is_no_room_for_is_cut(start_site):
 
 
 def test_reader_of_nothing_is_given_up_and_one_that_reads_is_not(start_site, monkeypatch):
-    monkeypatch.setattr(exchange, "STALL_SECONDS", 2.0)
+    monkeypatch.setattr(exchange, "STALL_SECONDS", 6.0)  # longer than a busy machine keeps this test from reading
     monkeypatch.setattr(outlet, "BEAT_SECONDS", 0.02)
     site = start_site()
     with Wire(site.port, receive_bytes=16_384) as stuck, Wire(site.port, receive_bytes=16_384) as fair:

@@ -33,6 +33,7 @@ def hub(tmp_path, hub_redis, monkeypatch):
     made.stop()
 
 
+@pytest.mark.usefixtures("patient_clients")
 def test_the_connection_of_the_first_accept_is_open_when_the_hub_is_known(tmp_path, hub_redis):
     """It is the one on which an accept was tried, so that no client waits for it to be opened."""
     made = Hub(settings(tmp_path, redis=hub_redis.url))
@@ -149,6 +150,7 @@ def test_a_gateway_that_may_open_no_more_files_blames_itself_and_not_the_hub(tmp
     assert done.stdout.splitlines()[-1] == str([("gateway-connections-full", SHORT_OF_FILES)]), done.stdout
 
 
+@pytest.mark.usefixtures("patient_clients")
 def test_a_hub_that_was_lost_is_asked_again_at_once(tmp_path, hub_redis, monkeypatch):
     """While all was calm the probe slept on: calls were refused for up to a second, though only an old connection was broken."""
     monkeypatch.setattr(redis, "CALM_SECONDS", 3_600.0)

@@ -331,6 +331,7 @@ def test_a_full_hub_refuses_what_it_has_too_and_keeps_nothing_of_it(own_stack):
     assert ask(own_stack.port, "GET", f"{PATH.replace('poetry', 'full')}&max_age=60").json()["cached"] is True
 
 
+@pytest.mark.usefixtures("hangs")
 @pytest.mark.parametrize("rest", [["new"], []])
 def test_a_hub_that_freezes_after_the_look_is_a_refusal_that_stays(own_stack, monkeypatch, rest):
     """The settle runs when it goes on, and the rest of the request is never sent; without a rest the region hears nothing."""

@@ -74,6 +74,7 @@ def test_large_params_fill_a_queue_to_its_bytes_and_nobody_elses(stack, rabbitmq
         rabbitmq.clear_policy("small")
 
 
+@pytest.mark.usefixtures("patient_clients")
 def test_requests_between_two_looks_do_not_pass_the_hubs_mark(tmp_path, hub_redis):
     """The probe looks four times a second; here never again, as if all came within one moment."""
     found = settings(tmp_path, redis=hub_redis.url)
@@ -97,6 +98,7 @@ def test_requests_between_two_looks_do_not_pass_the_hubs_mark(tmp_path, hub_redi
     hub.stop()
 
 
+@pytest.mark.usefixtures("patient_clients")
 def test_what_open_tasks_may_still_bring_fills_the_hub_before_they_bring_it(tmp_path, hub_redis):
     found = settings(tmp_path, redis=hub_redis.url)
     hub = Hub(found)
@@ -128,4 +130,4 @@ def admits(hub, new) -> bool:
 
 
 def connect_limit(hub_redis) -> int:
-    return int(connect.open_redis(hub_redis.url, name="test").info("memory")["maxmemory"])
+    return int(connect.open_redis(hub_redis.url, name="test", block_seconds=30.0).info("memory")["maxmemory"])

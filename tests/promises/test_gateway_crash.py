@@ -48,7 +48,7 @@ class Follower(threading.Thread):
 
 def unacknowledged(stack) -> int:
     """Entries of the regions' news that a gateway read and has not acknowledged."""
-    with connect.open_redis(stack.server_url("hub"), name="test") as hub:
+    with connect.open_redis(stack.server_url("hub"), name="test", block_seconds=30.0) as hub:
         return sum(hub.xpending(names.out_stream(region), names.GATEWAYS)["pending"] for region in stack.regions)
 
 

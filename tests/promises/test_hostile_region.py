@@ -107,7 +107,7 @@ def test_a_region_that_fills_the_hub_as_fast_as_it_can_fails_no_task_of_another(
     ledger, ended = Ledger(stack), threading.Event()
 
     def fill() -> None:
-        with connect.open_redis(url, name="attacker") as client:
+        with connect.open_redis(url, name="attacker", block_seconds=30.0) as client:
             for number in range(5_000):
                 try:
                     client.set(names.result(hurt, f"junk-{number}"), b"x" * JUNK_BYTES)

@@ -83,7 +83,7 @@ class Inside:
         """A client of ``hub`` or of a region's Redis."""
         key = "hub" if name == "hub" else f"redis {name}"
         url = f"redis://:{self.secrets[key]}@127.0.0.1:{self.ports[key]}/0"
-        self.clients.append(connect.open_redis(url, name="test"))
+        self.clients.append(connect.open_redis(url, name="test", block_seconds=30.0))  # a busy one is waited for
         return self.clients[-1]
 
     def executions(self, region: str) -> dict[int, int]:

@@ -166,7 +166,9 @@ class Cancels:
 def _as_region(stack: OwnStack) -> redis.Redis:
     """A client of the hub's Redis with the region's credentials, which somebody has stolen."""
     user, password = names.hub_user(REGION), stack.data.secret(f"hub {REGION}")
-    return connect.open_redis(f"redis://{user}:{password}@127.0.0.1:{stack.ports.hub}/0", name="thief")
+    return connect.open_redis(
+        f"redis://{user}:{password}@127.0.0.1:{stack.ports.hub}/0", name="thief", block_seconds=30.0
+    )
 
 
 def _unwanted(stack: OwnStack) -> float:

@@ -241,9 +241,8 @@ def test_a_gateway_with_another_definition_than_the_region_tells_it_and_its_task
     with second_gateway(stack, tmp_path) as port:
         other = ask(port, "GET", "/v1/sources/moving").json()["definition"]
         params = {"place": "x"} if change == "param" else {}
-        answer = ask(
-            port, "POST", "/v1/requests", {"Prefer": "wait=30"}, {"sources": [{"source": "moving", "params": params}]}
-        )
+        words = ("POST", "/v1/requests", {"Prefer": "wait=30"}, {"sources": [{"source": "moving", "params": params}]})
+        answer = until(lambda: (found := ask(port, *words)).status == 200 and found, "an answer", SECONDS)
         (result,) = answer.json()["results"]
         if ends == "succeeded":
             assert (result["status"], result["definition"]) == ("succeeded", there)

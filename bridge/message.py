@@ -5,7 +5,7 @@ from typing import Final
 
 from pika import BasicProperties
 
-from jobs import contract, errors
+from jobs import contract, errors, result_frame
 
 JOB_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")  # ids that RQ accepts
 
@@ -44,7 +44,7 @@ def failed(
     if properties.type == "cancel" or not JOB_ID.fullmatch(task) or not JOB_ID.fullmatch(request):
         return None
     result = contract.Result(task=task, source="", region=region, status="failed", attempts=0)
-    frame = contract.failed_frame(result, errors.Internal(f"the region can't read this task: {reason}"))
+    frame = result_frame.failed(result, errors.Internal(f"the region can't read this task: {reason}"))
     return contract.Outcome(
         request=request, task=task, status="failed", finished_ms=now_ms, expires_ms=now_ms + ttl_ms, frame=frame
     )

@@ -7,6 +7,7 @@
     page                                a page, as authors' code sees it; html5 corrects trees that browsers would read differently
     definition                          what a source's file says
     text                                what texts and JSON values mean
+    result_frame                        a result as it travels and is kept
     contract | memory                   what crosses a process; how memory is shared out
     errors | origin | blocked           what can go wrong; scheme, name and port; threads that wait and need no processor
 

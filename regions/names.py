@@ -6,7 +6,7 @@ Hub (central Redis)
     nf:req:{request}         hash    a request's ledger (web.hub.ledger)
     nf:trail:{request}       hash    the hops of its tasks: "{task}" and "d:{task}" (web.api.trail); "{task}|{region}" if several regions were asked
     nf:evt:{request}         stream  its settled tasks; the entry ids are the cursor
-    nf:res:{region}:{task}   string  a result frame (jobs.contract) that its region shipped and no gateway has settled; or one of "hub"
+    nf:res:{region}:{task}   string  a result frame (jobs.result_frame) that its region shipped and no gateway has settled; or one of "hub"
     nf:res:{region}:fence-{id} string  written after a batch of results, to wait for the append-only file (jobs.queue.home); it expires
     nf:res:{region}+:{task}  string  a settled result frame; no region may write to this key
     nf:held:{region}         hash    bytes of the region's settled results: the sum in "all", and by the minute of their expiry (web.flow.holdings)

@@ -19,7 +19,7 @@ import msgspec
 import redis
 from msgspec import Struct
 
-from jobs import contract, memory
+from jobs import contract, memory, result_frame
 from jobs.contract import Result, Task
 from jobs.definition.model import Definition
 from jobs.errors import RateLimited, TaskError, is_the_hosts
@@ -71,7 +71,7 @@ class Cached:
 
     def fill(self, result: Result, now_ms: int) -> None:
         """Fills a result with this answer. ``now_ms`` is on the hub's clock. The caller adds the warnings."""
-        known = contract.head(self.frame)
+        known = result_frame.head(self.frame)
         result.count, result.url, result.definition = known.count, self.meta.url, self.meta.definition
         result.bytes.records, result.bytes.spared = known.bytes.records, known.bytes.page
         result.fetched_at = contract.rfc3339(self.meta.fetched_ms)
@@ -79,7 +79,7 @@ class Cached:
 
     def warnings(self) -> list[str]:
         """The warnings of its result."""
-        return contract.head(self.frame).warnings
+        return result_frame.head(self.frame).warnings
 
 
 _meta_decoder: Final = msgspec.json.Decoder(Meta)

@@ -13,7 +13,7 @@ that is done twice. It stops leading when it ends, which is in conclude.lua or i
 
 from typing import Final
 
-from jobs import contract
+from jobs import contract, result_frame
 from jobs.contract import Outcome, Result, Task, Timing
 from jobs.errors import Cancelled, TaskError
 from jobs.queue.claim import Ending
@@ -29,7 +29,7 @@ def tell(task: Task, leader: str, frame: bytes, *, attempts: int, timing: Timing
     Its records, address, warnings and error are the leader's. It fetched nothing: ``bytes.raw`` is 0, ``bytes.spared`` is what
     the leader's page had, and ``attempts`` counts those that it made before.
     """
-    known = contract.head(frame)
+    known = result_frame.head(frame)
     result = Result(
         task=task.task,
         source=task.source,
@@ -50,7 +50,7 @@ def tell(task: Task, leader: str, frame: bytes, *, attempts: int, timing: Timing
     )
     result.bytes.records, result.bytes.spared = known.bytes.records, known.bytes.page
     timing.total_ms = float(max(0, now_ms - task.accepted_ms))
-    framed = contract.reframe(result, frame)
+    framed = result_frame.reframe(result, frame)
     outcome = Outcome(
         request=task.request,
         task=task.task,

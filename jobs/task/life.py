@@ -8,10 +8,10 @@ from urllib.parse import urlsplit, urlunsplit
 
 from msgspec import structs
 
-from jobs import memory
+from jobs import memory, result_frame
 from jobs.answers.cache import Cached, Meta
 from jobs.answers.raw import Answers
-from jobs.contract import Outcome, Result, Run, Task, encode_frame, reframe
+from jobs.contract import Outcome, Result, Run, Task
 from jobs.definition.model import Definition
 from jobs.errors import TaskError
 from jobs.origin import is_plain
@@ -102,7 +102,9 @@ class Life:
 
     def frame(self, result: Result) -> bytes:
         """The frame of a success."""
-        return encode_frame(result, self.records) if self.cached is None else reframe(result, self.cached.frame)
+        if self.cached is None:
+            return result_frame.encode(result, self.records)
+        return result_frame.reframe(result, self.cached.frame)
 
     def hub_ms(self) -> int:
         """The time on the hub's clock."""

@@ -14,10 +14,11 @@ from typing import Final
 
 import msgspec
 
+from jobs import result_frame
 from jobs.answers.cache import Cache, packed
 from jobs.answers.raw import Answers
 from jobs.answers.store import AnswerStore
-from jobs.contract import PUT_BACK, Result, failed_frame, splice
+from jobs.contract import PUT_BACK, Result
 from jobs.definition.catalog import Catalog
 from jobs.definition.model import limits_of
 from jobs.errors import Expired, Internal, TaskError
@@ -137,7 +138,7 @@ class Runner:
             end.meta, end.answered_ms = packed(life.meta, life.pages, result, life.gaps), life.answered_ms
             return life, end
         life.failure = failure
-        return life, ended(life, "failed", lambda found: failed_frame(found, failure), shown)
+        return life, ended(life, "failed", lambda found: result_frame.failed(found, failure), shown)
 
     def _live(self, life: Life) -> tuple[TaskError | None, str]:
         """Takes the steps. Returns what went wrong, if something did, and its traceback as text.
@@ -211,7 +212,7 @@ class Runner:
                 region=self._region,
                 attempt=result.attempts,
                 now_ms=end.outcome.finished_ms,
-                result=splice(end.outcome.frame),
+                result=result_frame.splice(end.outcome.frame),
             )
             self._store.put(task.source, task.task, result.attempts, data, is_sample=is_sample)
         except Exception as error:  # noqa: BLE001 - a fault in keeping raw answers must not change how a task ends

@@ -15,7 +15,8 @@ from typing import Any, Final, Protocol
 import msgspec
 from msgspec import structs
 
-from jobs.contract import Outcome, Result, Run, Task, Timing, decode_task, failed_frame
+from jobs import result_frame
+from jobs.contract import Outcome, Result, Run, Task, Timing, decode_task
 from jobs.errors import BY_TYPE, Internal, Poison, RateLimited, TaskError, TimedOut
 from jobs.queue.claim import Ending, Job
 from jobs.queue.clock import Clock
@@ -192,7 +193,7 @@ class Executor:
             status="failed",
             attempts=job.attempt,
         )
-        frame = failed_frame(result, error)
+        frame = result_frame.failed(result, error)
         outcome = Outcome(
             request=task.request if task else job.request,
             task=job.task,

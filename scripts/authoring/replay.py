@@ -10,8 +10,9 @@ from typing import Any, Final
 import msgspec
 from requests.structures import CaseInsensitiveDict
 
+from jobs import result_frame
 from jobs.answers.raw import Answer, Kept
-from jobs.contract import Error, splice
+from jobs.contract import Error
 from jobs.definition.catalog import Catalog
 from jobs.errors import ConnectionFailed, TaskError
 from jobs.fetch.fetcher import Terms
@@ -112,7 +113,7 @@ class Replayer:
         now_ms = time.time_ns() // 1_000_000
         task = msgspec.structs.replace(kept.task, accepted_ms=now_ms, deadline_ms=now_ms + int(SECONDS * 1000))
         _, end = self._runner.lived(Execution(task, attempt=kept.attempt))
-        before, now = kept.unpacked_result(), msgspec.json.decode(splice(end.outcome.frame))
+        before, now = kept.unpacked_result(), msgspec.json.decode(result_frame.splice(end.outcome.frame))
         notes = answering.notes + [f"{one.method} {one.url} is not requested any more" for one in answering.left]
         return Replay(kept, before, now, notes, differences(before["records"], now["records"]))
 

@@ -17,7 +17,8 @@ from typing import Any, Final
 
 import msgspec
 
-from jobs.contract import Task, splice
+from jobs import result_frame
+from jobs.contract import Task
 from jobs.definition.catalog import Entry
 from jobs.definition.model import Definition
 from jobs.errors import ConnectionFailed, TaskError
@@ -168,9 +169,8 @@ def run(
     finally:
         runner.close()
     rows = msgspec.json.decode(_encoder.encode(life.rows))
-    return Trial(
-        entry.definition, params, msgspec.json.decode(splice(end.outcome.frame)), rows, exchanges, end.traceback
-    )
+    found = msgspec.json.decode(result_frame.splice(end.outcome.frame))
+    return Trial(entry.definition, params, found, rows, exchanges, end.traceback)
 
 
 def task_of(entry: Entry, params: Mapping[str, object], seconds: float) -> Task:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import redis
 
-from jobs.contract import HEAD_BYTES_MAX
+from jobs import result_frame
 from jobs.queue.claim import CLAIM
 from regions import connect, durability, hosts, names
 from regions.script import send, value
@@ -225,7 +225,7 @@ def _looked(
 
 def _write_bounds(client: redis.Redis, common: dict[str, str], cli: str, records_bytes_max: int) -> Iterator[Finding]:
     """Whether a region can send writes to the hub that are far larger than a result, or none of the size of one."""
-    value_max, least = hub_write_bytes(records_bytes_max), records_bytes_max + HEAD_BYTES_MAX
+    value_max, least = hub_write_bytes(records_bytes_max), records_bytes_max + result_frame.HEAD_BYTES_MAX
     configured: Any = client.config_get(*WRITE_BOUNDS)
     for (name, cost), wanted in zip(WRITE_BOUNDS.items(), (value_max, 2 * value_max), strict=True):
         mend = f"{cli} CONFIG SET {name} {wanted}; and in its redis.conf"

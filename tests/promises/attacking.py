@@ -9,7 +9,7 @@ import pika
 import redis
 from backports import zstd
 
-from jobs import contract
+from jobs import contract, result_frame
 from regions import connect, names
 from scripts.chaos import hostile
 from scripts.chaos.stack import ChaosStack, source
@@ -144,7 +144,7 @@ class Attack:
         )
         return (
             mark
-            + json.dumps(json.loads(contract.encode_frame(told, b"[]").partition(b"\n")[0][1:])).encode()
+            + json.dumps(json.loads(result_frame.encode(told, b"[]").partition(b"\n")[0][1:])).encode()
             + b"\n"
             + records
         )

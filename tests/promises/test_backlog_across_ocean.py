@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from jobs import contract
+from jobs import contract, result_frame
 from regions import connect, names
 from scripts.stack.ports import free_port
 from scripts.stack.probes import listens
@@ -71,10 +71,10 @@ def finish(client, posted: dict[str, list[str]], finished_ms: int) -> None:
         pipeline = client.pipeline(transaction=False)
         for task in tasks:
             result = contract.Result(task=task, source=LIST["source"], region=REGION, status="succeeded", count=1)
-            frame = contract.encode_frame(result, b'[{"name":"%s"}]' % task.encode())
+            frame = result_frame.encode(result, b'[{"name":"%s"}]' % task.encode())
             fields = {
                 "q": request, "t": task, "s": "succeeded", "f": finished_ms, "x": finished_ms + 3_600_000,
-                "b": len(contract.splice(frame)), "r": frame,
+                "b": len(result_frame.splice(frame)), "r": frame,
             }  # fmt: skip
             pipeline.xadd(names.OUTBOX, fields)
             pipeline.incrby(names.OUTBOX_BYTES, len(frame))

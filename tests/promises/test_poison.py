@@ -5,7 +5,7 @@ from collections import Counter
 
 from rq.registry import FailedJobRegistry
 
-from jobs import contract
+from jobs import result_frame
 from jobs.contract import LOST
 from jobs.queue.retry import read_past
 from regions import names
@@ -27,7 +27,7 @@ def test_one_job_that_kills_its_processes_ends_as_poison_and_alone(pool, region_
     wanted[POISON]["kill"] = True
     ids = enqueue(client, [task(deadline_seconds=120.0, **params) for params in wanted])
     until(lambda: len(set(results(hub))) == TASKS, "all results", 150)
-    found = {id_: json.loads(contract.splice(hub.get(names.result(REGION, id_)))) for id_ in ids}
+    found = {id_: json.loads(result_frame.splice(hub.get(names.result(REGION, id_)))) for id_ in ids}
     poison = found.pop(ids[POISON])
     assert (poison["status"], poison["error"]["type"], poison["attempts"]) == ("failed", "poison", 3)
     assert poison["error"]["message"].startswith("3 processes died")

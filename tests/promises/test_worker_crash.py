@@ -16,7 +16,7 @@ import msgspec
 import pytest
 from rq import Worker as RqWorker
 
-from jobs import contract
+from jobs import result_frame
 from regions import names
 from regions.settings import Egress, Fetch, Folders, Settings
 from scripts.site.behave import Rule
@@ -117,7 +117,7 @@ def waits(faults: Path, found: list[Hit]) -> list[float]:
 def check(client, hub, site: Site, ids: list[str]) -> Counter:
     """Every task succeeded once, unchanged, and nothing is left over; how often each number of attempts came."""
     assert set(results(hub)) == set(ids)
-    heads = [json.loads(contract.splice(hub.get(names.result(REGION, id_)))) for id_ in ids]
+    heads = [json.loads(result_frame.splice(hub.get(names.result(REGION, id_)))) for id_ in ids]
     assert Counter(head["status"] for head in heads) == {"succeeded": len(ids)}
     assert all(head["records"] == [{"id": number} for number in (1, 2, 3)] for head in heads)
     until(lambda: client.xlen(names.OUTBOX) == 0, "an empty outbox")

@@ -9,7 +9,7 @@ from typing import Self
 import pika
 import pytest
 
-from jobs import contract
+from jobs import contract, result_frame
 from regions import connect, names, topology
 from regions.settings import ROOT
 from scripts.stack.services import free_port
@@ -69,7 +69,7 @@ class Region:
         result = contract.Result(
             task=task.task, source=task.source, region=task.region, status=status, error=error, **told
         )
-        frame = contract.encode_frame(result, b"[]" if error else records)
+        frame = result_frame.encode(result, b"[]" if error else records)
         pipeline = self.redis.pipeline(transaction=True)
         pipeline.set(names.result(task.region, task.task), frame, nx=True, pxat=task.expires_ms)
         fields = {

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from jobs import contract
+from jobs import contract, result_frame
 from regions import names
 from regions.settings import Region, Settings, load
 from web.hub import ids, scripts
@@ -67,7 +67,7 @@ def accepted(ledger: Ledger, regions: tuple[str, ...] = ("fra",), **options) -> 
 def frame(task: NewTask, records: bytes = b'[{"currency":"USD","rate":"1.1"}]') -> bytes:
     """A result as a region makes it."""
     result = contract.Result(task=task.id, source=task.source, region=task.region, status="succeeded", count=1)
-    return contract.encode_frame(result, records)
+    return result_frame.encode(result, records)
 
 
 def settle(
@@ -78,7 +78,7 @@ def settle(
     result = contract.Result(task=task.id, source=task.source, region=task.region, status=status, count=1)
     if status == "failed":
         result.error = contract.Error(type="http_status", message="404", origin="target", http_status=404)
-    body = contract.encode_frame(result, records)
+    body = result_frame.encode(result, records)
     client.set(names.result(task.region, task.id), body)
     one = Settlement(
         request=new.id,
@@ -86,7 +86,7 @@ def settle(
         region=task.region,
         status=status,
         finished_ms=ledger.now_ms(),
-        size_bytes=len(contract.splice(body)),
+        size_bytes=len(result_frame.splice(body)),
     )
     (answer,) = ledger.settle([one])
     assert answer in scripts.ENDED, answer

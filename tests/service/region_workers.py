@@ -14,7 +14,7 @@ import msgspec
 import redis
 from rq import Worker as RqWorker
 
-from jobs import contract
+from jobs import result_frame
 from jobs.contract import Task
 from jobs.origin import origin_of
 from jobs.worker.fork_server import needed
@@ -141,7 +141,7 @@ class RegionWorkers:
     def results(self, ids: Sequence[str], seconds: float = 110.0) -> list[dict[str, Any]]:
         """The results of tasks, in their order, after waiting for all of them."""
         until(lambda: set(ids) <= set(results(self.hub)), f"{len(ids)} results", seconds)
-        return [json.loads(contract.splice(self.hub.get(names.result(REGION, id_)))) for id_ in ids]
+        return [json.loads(result_frame.splice(self.hub.get(names.result(REGION, id_)))) for id_ in ids]
 
 
 def of(source: str, *, deadline_seconds: float = 60.0, **params: Any) -> Task:

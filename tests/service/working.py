@@ -18,8 +18,9 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 from ulid import ULID
 
+from jobs import result_frame
 from jobs.blocked import blocked
-from jobs.contract import Outcome, Result, Task, encode_frame, failed_frame, key_of, splice
+from jobs.contract import Outcome, Result, Task, key_of
 from jobs.errors import Cancelled, ConnectionFailed
 from jobs.queue import outbox
 from jobs.queue.claim import Claimer, Ending, Kind
@@ -94,7 +95,7 @@ def pass_deadline(client: redis.Redis, id_: str, *, ago_ms: int = 1) -> None:
 
 
 def frame(hub, id_):
-    return json.loads(splice(hub.get(names.result(REGION, id_))))
+    return json.loads(result_frame.splice(hub.get(names.result(REGION, id_))))
 
 
 def is_clean(client) -> bool:
@@ -220,12 +221,12 @@ class ObedientRunner:
             retry = Retry(params.get("pause", 0.0), "connection", trace)
         if retry:
             result.status = "failed"
-            frame = failed_frame(result, ConnectionFailed(trace))
+            frame = result_frame.failed(result, ConnectionFailed(trace))
         elif trace or cancelled():
             result.status = "failed"
-            frame = failed_frame(result, Cancelled(trace or "cancelled"))
+            frame = result_frame.failed(result, Cancelled(trace or "cancelled"))
         else:
-            frame = encode_frame(result, json.dumps(["x" * params.get("bytes", 8)]).encode())
+            frame = result_frame.encode(result, json.dumps(["x" * params.get("bytes", 8)]).encode())
         now = int(time.time() * 1000) + execution.offset_ms
         outcome = Outcome(
             request=task.request, task=task.task, status=result.status, finished_ms=now, expires_ms=task.expires_ms,

@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 from msgspec import structs
 
-from jobs import contract
+from jobs import contract, result_frame
 from jobs.errors import Internal
 from regions import logs
 from web.api import pieces, repeat, rows, submit, views
@@ -236,7 +236,7 @@ class _RecordsArrival(_Arrival):
     def _ended(self, view: View) -> Answer | None:
         """200 with the result, or a problem document. None for CSV and NDJSON, which the tables' thread makes."""
         result = view.results[0]
-        head = contract.head_of(result)
+        head = result_frame.head_of(result)
         error = head.error
         if view.status != "succeeded" and error is None:  # a region may send anything
             error = contract.Error.of(Internal("the region did not say why the task failed"))
@@ -268,7 +268,7 @@ def _answer_table(
         exchange.give_back(len(result))
         return
     try:
-        outcome, records = contract.head_of(result), rows.records_of(result)
+        outcome, records = result_frame.head_of(result), rows.records_of(result)
         body = rows.csv(records, columns) if form == rows.CSV else rows.ndjson(records)
         described = [
             ("Content-Type", rows.CONTENT_TYPES[form]),

@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from jobs import contract
+from jobs import contract, result_frame
 from jobs.errors import BY_TYPE
 from web.http import problems
 from web.http.answer import Answer
@@ -229,8 +229,8 @@ def _example(kind: str, text: _Text) -> Answer:
 def _task_example(kind: str, when: str) -> Answer:
     error = BY_TYPE[kind](when, retry_after=2.0 if kind == "rate_limited" else None)
     result = contract.Result(task=TASK, source="ecb.rates", region="fra", status=_status(kind))
-    frame = contract.failed_frame(result, error)
-    return problems.failed_task(contract.splice(frame), msgspec.to_builtins(contract.Error.of(error)))
+    frame = result_frame.failed(result, error)
+    return problems.failed_task(result_frame.splice(frame), msgspec.to_builtins(contract.Error.of(error)))
 
 
 def _status(kind: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from jobs import contract
+from jobs import contract, result_frame
 from jobs.contract import rfc3339
 from web.api import rows, trail, views
 from web.api.query import Query
@@ -92,7 +92,7 @@ def one(parts: Parts, exchange: Exchange, request: str) -> Page | None:
         view = parts.recall.read(exchange, request)
         if view is None:
             raise parts.recall.missing(request)
-        heads = {head.task: head for head in map(contract.head_of, view.results)}
+        heads = {head.task: head for head in map(result_frame.head_of, view.results)}
         made = _request(view, [_kept(task, heads.get(task.id)) for task in view.tasks], chosen)
         return frame.answer(made, exchange, parts.files)
 
@@ -365,7 +365,7 @@ def csv(parts: Parts, exchange: Exchange, request: str, task: str) -> None:
         if found is None:
             raise missing
         source, result = found
-        error = contract.head_of(result).error
+        error = result_frame.head_of(result).error
         if error is not None:  # an empty table would say that there are no records
             raise Problem("not-found", f"task {task} has no records: {frame.cut(error.message)}")
         entry = parts.catalog.get(source)
@@ -400,7 +400,7 @@ def _result(read: Callable[[str], View | None], task: str) -> tuple[str, bytes] 
     after = START
     while (view := read(after)) is not None:
         for result in view.results:
-            if contract.head_of(result).task == task:
+            if result_frame.head_of(result).task == task:
                 return next(one.source for one in view.tasks if one.id == task), result
         if not view.more or view.cursor == after:
             return None

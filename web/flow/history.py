@@ -21,7 +21,7 @@ from msgspec import Struct
 from pymongo.errors import BulkWriteError, PyMongoError
 from ulid import ULID
 
-from jobs import contract
+from jobs import result_frame
 from regions import connect, logs, names
 from regions.settings import Settings
 from web.hub.faults import Found
@@ -197,7 +197,7 @@ class History:
                 parts.append({"_id": _part_id(view.id, len(parts)), "until": until, "results": []})
                 room = PART_BYTES
             room -= len(frame)
-            head = contract.head(frame)
+            head = result_frame.head(frame)
             places.append((cursor, head.bytes.records, len(parts) - 1))
             parts[-1]["results"].append(
                 {

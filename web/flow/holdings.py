@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import redis
 
-from jobs import contract
+from jobs import result_frame
 from regions import connect, logs, names
 from regions.loop import Loop
 from regions.script import send, value
@@ -60,7 +60,7 @@ class Holdings:
     def __init__(self, settings: Settings, hub: Hub) -> None:
         self._hub = hub
         self._regions = settings.region  # changes while the gateway runs
-        self._frame_max = settings.limits.records_bytes_max + contract.HEAD_BYTES_MAX
+        self._frame_max = settings.limits.records_bytes_max + result_frame.HEAD_BYTES_MAX
         self._client: redis.Redis = connect.open_redis(settings.hub.redis, name="gateway-holdings", connections=1)
         self._me = f"{socket.gethostname()}:{os.getpid()}"
         self._cursor = b"0"

@@ -19,7 +19,7 @@ import redis
 import ulid
 from msgspec import Struct
 
-from jobs import contract
+from jobs import result_frame
 from jobs.definition.catalog import Catalog
 from jobs.errors import Expired, Internal, TaskError, TooLarge
 from regions import connect, logs, names
@@ -110,7 +110,7 @@ class Settler:
     ) -> None:
         self._served = settings.region  # changes while the gateway runs
         self._regions = list(self._served)  # those that are read now
-        self._records_max = settings.limits.records_bytes_max + contract.HEAD_BYTES_MAX
+        self._records_max = settings.limits.records_bytes_max + result_frame.HEAD_BYTES_MAX
         self._hub, self._ledger, self._news, self._catalog = hub, ledger, news, catalog
         self._reader: redis.Redis = connect.open_redis(
             settings.hub.redis, name="gateway-settle", block_seconds=BLOCK_SECONDS, connections=2
@@ -463,7 +463,7 @@ class Settler:
     def _is_usual(self, one: Settlement) -> bool:
         """Whether a result's stated size is allowed. That size also counts towards the limit of its request."""
         return bool(one.frame) or one.size_bytes <= (
-            self._records_max if one.status == "succeeded" else contract.HEAD_BYTES_MAX
+            self._records_max if one.status == "succeeded" else result_frame.HEAD_BYTES_MAX
         )
 
     def _instead(self, refused: Sequence[tuple[Settlement, int]]) -> list[Settlement]:

@@ -7,7 +7,7 @@ instead, so that it neither breaks an answer nor shows the result of another tas
 import time
 from typing import Final
 
-from jobs import contract
+from jobs import contract, result_frame
 from jobs.errors import Internal, TaskError
 from regions import logs, names
 
@@ -20,15 +20,15 @@ _logged_at: Final[dict[str, float]] = {}  # by region, monotonic
 def made(task: str, source: str, region: str, status: str, error: TaskError) -> bytes:
     """A failed result that the hub makes for a task without a result of its region."""
     result = contract.Result(task=task, source=source, region=region, status=status, attempts=0)
-    return contract.failed_frame(result, error)
+    return result_frame.failed(result, error)
 
 
 def spliced(frame: bytes, task: str, region: str, size_bytes: int) -> bytes:
     """The JSON of a result. ``region``: the one it must be of, "" for any; ``size_bytes``: its stated size."""
     try:
-        return contract.splice_checked(frame, task, region, size_bytes + contract.HEAD_BYTES_MAX)
+        return result_frame.splice_checked(frame, task, region, size_bytes + result_frame.HEAD_BYTES_MAX)
     except ValueError as error:
-        return contract.splice(_unreadable(task, region, error))
+        return result_frame.splice(_unreadable(task, region, error))
 
 
 def spliced_reply(frame: bytes, task: bytes, by: bytes, size_bytes: bytes) -> bytes:
@@ -43,13 +43,13 @@ def traced(result: bytes, traceparent: bytes) -> bytes:
 
 def head_reply(frame: bytes, task: bytes, by: bytes, size_bytes: bytes) -> contract.Result:
     """The head of a result as ``spliced_reply`` tells it, so that it says of every frame what a poll says."""
-    return contract.head_of(spliced_reply(frame, task, by, size_bytes))
+    return result_frame.head_of(spliced_reply(frame, task, by, size_bytes))
 
 
 def whole(frame: bytes, task: bytes, by: bytes, size_bytes: bytes) -> bytes:
     """The frame as it came, for the history, which reads its head, and unpacks as many bytes of records as that says."""
     try:
-        contract.check_head(frame, task.decode(), _region(by), int(size_bytes))
+        result_frame.check_head(frame, task.decode(), _region(by), int(size_bytes))
     except ValueError as error:
         return _unreadable(task.decode(), _region(by), error)
     return frame

@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 import redis
 
-from jobs import contract
+from jobs import contract, result_frame
 from regions import connect, durability, logs, names
 from regions.script import Script, send, value
 from regions.settings import Limits
@@ -280,7 +280,7 @@ class Ledger:
             request=request,
             request_bytes_max=self._limits.request_bytes_max,
             archives=int(self._archives),
-            head_bytes_max=contract.HEAD_BYTES_MAX,
+            head_bytes_max=result_frame.HEAD_BYTES_MAX,
             is_told=int(request in told),
             tasks=map(_settled, tasks),
         )

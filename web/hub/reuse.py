@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from jobs import contract
+from jobs import contract, result_frame
 from regions import names
 from web.hub.new_request import Begun, Latest, New
 from web.hub.settlement import Settlement
@@ -41,8 +41,8 @@ def _usable(new: New, begun: Begun, copies_max: int) -> Iterator[Settlement]:
                 continue
             region, task = names.result_of(latest.key)
             # A region may have sent anything while its credentials were stolen. What can't be read later is not used again.
-            contract.splice_checked(latest.frame, task, region, contract.head(latest.frame).bytes.records)
-            frame, size = contract.reused(latest.frame, latest.task.id, age_seconds)
+            result_frame.splice_checked(latest.frame, task, region, result_frame.head(latest.frame).bytes.records)
+            frame, size = result_frame.reused(latest.frame, latest.task.id, age_seconds)
         except (ValueError, RecursionError):  # not a result of this version, or none: the region is asked
             continue
         yield Settlement(
@@ -64,7 +64,7 @@ def _age_seconds(latest: Latest, now_ms: int) -> float | None:
 
     A partial result lacks pages, a stale one stood in for an error, and one of another definition may have other fields.
     """
-    head = contract.head(latest.frame)
+    head = result_frame.head(latest.frame)
     is_whole = head.status == "succeeded" and not head.partial and not head.stale
     if not is_whole or head.definition != latest.task.definition or head.fetched_at is None:
         return None

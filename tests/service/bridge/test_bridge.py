@@ -16,7 +16,7 @@ from bridge.bridge import Bridge
 from bridge.enqueue import Enqueuer
 from bridge.lane import Lane
 from bridge.watch import Measure, Reason
-from jobs import contract
+from jobs import contract, result_frame
 from regions import connect, names
 from tests.service.bridging import (
     Region,
@@ -443,7 +443,7 @@ def test_unreadable_messages_fail_at_the_hub_and_leave_the_queue(region: Region)
         entry = results[f"01BAD{number}"]
         key = names.result(region.name, entry["t"])
         frame = region.hub.client.get(key)
-        result = contract.head(frame)
+        result = result_frame.head(frame)
         assert (entry["q"], entry["s"], entry["v"]) == ("01REQUEST", "failed", "1")
         assert (result.status, result.error.type, result.error.origin) == ("failed", "internal", "internal")
         assert said in result.error.message.lower()

@@ -10,7 +10,7 @@ from pika.exceptions import AMQPConnectionError, AMQPHeartbeatTimeout, Incompati
 from bridge import bridge, message, report
 from bridge.lane import Held
 from bridge.watch import NOT_DURABLE, Levels, Measure, refused
-from jobs import contract
+from jobs import contract, result_frame
 from web.hub.faults import KINDS
 
 
@@ -108,8 +108,8 @@ def test_an_unreadable_task_fails_by_the_ids_of_its_message() -> None:
     assert outcome is not None
     assert (outcome.task, outcome.request, outcome.status) == ("01TASK", "01REQUEST", "failed")
     assert (outcome.finished_ms, outcome.expires_ms) == (1000, 1050)
-    assert contract.head(outcome.frame).attempts == 0
-    error = contract.head(outcome.frame).error
+    assert result_frame.head(outcome.frame).attempts == 0
+    error = result_frame.head(outcome.frame).error
     assert error is not None
     assert (error.type, error.origin) == ("internal", "internal")
     assert "expected JSON" in error.message

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from jobs import contract
+from jobs import result_frame
 from jobs.answers import raw
 from jobs.answers.store import stored
 from jobs.contract import Task
@@ -93,7 +93,7 @@ def of(source: str, **params) -> Task:
 def ended(hub, ids: list[str]) -> list[dict]:
     """The results of some tasks, after waiting for all of them."""
     until(lambda: set(ids) <= set(results(hub)), "all results")
-    return [json.loads(contract.splice(hub.get(names.result(REGION, id_)))) for id_ in ids]
+    return [json.loads(result_frame.splice(hub.get(names.result(REGION, id_)))) for id_ in ids]
 
 
 def kept(settings: Settings) -> list[str]:

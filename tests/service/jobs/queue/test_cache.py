@@ -6,9 +6,9 @@ import time
 import pytest
 from msgspec.structs import replace as replace_task
 
-from jobs import memory
+from jobs import memory, result_frame
 from jobs.answers.cache import Cache, packed
-from jobs.contract import Result, encode_frame
+from jobs.contract import Result
 from jobs.errors import ContractBroken, HttpStatus, RateLimited, TimedOut
 from jobs.page import Page, Request
 from jobs.queue.reaper import Reaper
@@ -137,7 +137,7 @@ def stored(region_redis, worker, definition):
         (job,) = give(region_redis.client, worker, [one])
         meta = Cache().note(definition, page(url, **headers), fetched_ms)
         made = Result(task=one.task, source=one.source, region=REGION, status="succeeded", attempts=1)
-        frame = encode_frame(made, b"[]")
+        frame = result_frame.encode(made, b"[]")
         worker.finish([changed(end(job, frame=frame), meta=packed(meta, pages, made, {}))], then_claim=0)
         return one, frame
 

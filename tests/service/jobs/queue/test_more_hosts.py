@@ -12,7 +12,7 @@ import pytest
 from msgspec import structs
 from rq import Worker as RqWorker
 
-from jobs import contract
+from jobs import result_frame
 from jobs.queue.script import LEASE_MS
 from regions import names
 from regions.settings import ROOT
@@ -117,7 +117,7 @@ def test_a_second_machine_joins_by_its_settings_alone_and_the_first_may_be_lost(
     until(lambda: processes(client) == 3, "the region's three processes", 120)
     # What a host had sent when it was lost is sent once more, as the same frame; a gateway settles the first.
     assert {task for task, count in Counter(results(hub)).items() if count > 1} <= set(ids[:300])
-    found = [json.loads(contract.splice(hub.get(names.result(REGION, task)))) for task in ids]
+    found = [json.loads(result_frame.splice(hub.get(names.result(REGION, task)))) for task in ids]
     assert {each["status"] for each in found} == {"succeeded"}
     assert one.said("workers", "registered")
     assert two.said("workers", "registered")

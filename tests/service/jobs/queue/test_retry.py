@@ -7,7 +7,7 @@ import pytest
 from rq.job import JobStatus
 from rq.registry import FailedJobRegistry, ScheduledJobRegistry
 
-from jobs import contract
+from jobs import contract, result_frame
 from jobs.errors import ConnectionFailed
 from jobs.queue import waits as waiting
 from jobs.queue.reaper import Reaper
@@ -23,7 +23,7 @@ from tests.service.working import REGION, claimer, enqueue, pass_deadline, task
 def again(job, wait_seconds=0.0, *, is_urgent=False):
     """The end of an attempt that is tried again."""
     result = contract.Result(task=job.task, source=job.source, region=REGION, status="failed", attempts=job.attempt)
-    frame = contract.failed_frame(result, ConnectionFailed("it broke"))
+    frame = result_frame.failed(result, ConnectionFailed("it broke"))
     failed = end(job, status="failed", frame=frame, traceback="Traceback: it broke")
     return changed(failed, retry=Retry(wait_seconds, "connection", "it broke"), is_urgent=is_urgent)
 
@@ -154,7 +154,7 @@ def test_what_is_not_tried_again_in_time_ends_as_it_failed(region_redis, where):
     pass_deadline(client, id_)
     ((entry, outcome, size),) = worker.move_due()
     assert (outcome, size) == (failed[1].outcome, failed[1].spliced_bytes)
-    assert contract.head(outcome.frame).error.type == "connection"
+    assert result_frame.head(outcome.frame).error.type == "connection"
     ((found, fields),) = client.xrange(names.OUTBOX)
     assert (found.decode(), fields[b"r"]) == (entry, failed[1].outcome.frame)
     seen = fetch(client, id_)

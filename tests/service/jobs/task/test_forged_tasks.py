@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs import contract
+from jobs import result_frame
 from jobs.definition.read import read
 from jobs.origin import origin_of, origin_or_none
 from jobs.worker.fork_server import needed
@@ -107,7 +107,7 @@ class Attacked:
         )
         self.region.broker.publish(made)
         until(lambda: made.task in results(self.workers.hub), f"the result of {source}")
-        return json.loads(contract.splice(self.workers.hub.get(names.result(REGION, made.task))))
+        return json.loads(result_frame.splice(self.workers.hub.get(names.result(REGION, made.task))))
 
     count = 0
 

@@ -10,7 +10,7 @@ import click
 import msgspec
 import pytest
 
-from jobs import contract
+from jobs import contract, result_frame
 from regions import names
 from regions.settings import ROOT
 from scripts.cli import main
@@ -248,7 +248,7 @@ def test_a_failure_without_a_reason_is_a_problem(stack):
         wire.send("GET", "/v1/sources/demo.plain/records")
         task = stack.region.take("nyc", fast=True)
         result = contract.Result(task=task.task, source=task.source, region="nyc", status="failed")
-        frame = contract.encode_frame(result, b"[]")
+        frame = result_frame.encode(result, b"[]")
         stack.region.redis.set(names.result("nyc", task.task), frame, pxat=task.expires_ms)
         ended = {
             "k": "result",

@@ -5,7 +5,7 @@ import time
 from pymongo.errors import PyMongoError
 from ulid import ULID
 
-from jobs import contract
+from jobs import contract, result_frame
 from regions import names
 from tests.service.web.flow.test_history import Store
 from tests.waiting import until
@@ -60,7 +60,7 @@ def _view(number: int, at_ms: int) -> View:
     result.timing = contract.Timing(queued_ms=2, fetch_ms=30 + number % 50, parse_ms=2, total_ms=40 + number % 50)
     if status == "failed":
         result.error = contract.Error(type="http_status", message="404", origin="target", http_status=404)
-    frame = contract.encode_frame(result, b"[]" if status == "failed" else b'[{"name":"a"}]')
+    frame = result_frame.encode(result, b"[]" if status == "failed" else b'[{"name":"a"}]')
     return View(
         id=request,
         created_ms=at_ms,

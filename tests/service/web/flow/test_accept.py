@@ -10,7 +10,7 @@ import msgspec
 import pika
 import pytest
 
-from jobs import contract
+from jobs import contract, result_frame
 from regions import connect, durability, names, topology
 from tests import broker
 from tests.service.gateway import hurry
@@ -154,7 +154,7 @@ def test_what_the_hub_has_of_a_question_ends_its_task_at_the_accept_and_is_not_p
         task=task.id, source=task.source, region="fra", status="succeeded", definition=task.definition,
         fetched_at=contract.rfc3339(answer.times.created_ms),
     )  # fmt: skip
-    hub_redis.client.set(names.result("fra", task.id), contract.encode_frame(fetched, b"[]"))
+    hub_redis.client.set(names.result("fra", task.id), result_frame.encode(fetched, b"[]"))
     told = Settlement(
         request=first.id,
         task=task.id,

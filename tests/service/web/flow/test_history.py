@@ -10,7 +10,7 @@ import pymongo
 import pytest
 import ulid
 
-from jobs import contract
+from jobs import contract, result_frame
 from regions import connect, names
 from scripts.stack.ports import free_port
 from scripts.stack.services import Running, document_store
@@ -501,7 +501,7 @@ def test_what_a_region_says_in_numbers_without_end_keeps_no_request_out(stack, s
     """MongoDB has integers of 64 bits. Requests that were to be stored with such a one were not, until they expired."""
     task = stack.region.take("nyc") if stack.post({"sources": ["demo.plain"]}).status == 202 else None
     result = contract.Result(task=task.task, source=task.source, region=task.region, status="succeeded")
-    frame = contract.encode_frame(result, b"[]").replace(b'"count":0', b'"count":%d' % 10**30)
+    frame = result_frame.encode(result, b"[]").replace(b'"count":0', b'"count":%d' % 10**30)
     stack.region.redis.set(names.result("nyc", task.task), frame, pxat=task.expires_ms)
     stack.region.finish(task, b"[]")  # what is there already stays
     until(lambda: store.has(task.request), "the request in the history")
@@ -529,7 +529,7 @@ def test_a_result_with_an_odd_head_breaks_no_answer_and_no_page(stack, store, to
     promised = stack.post({"sources": ["demo.plain", LIST]}).json()
     path, page = f"/v1/requests/{promised['id']}", f"/requests/{promised['id']}"
     odd, fair = (stack.region.take(region) for region in ("nyc", "fra"))
-    head = contract.encode_frame(
+    head = result_frame.encode(
         contract.Result(task=odd.task, source=odd.source, region="nyc", status="succeeded"), b"[]"
     )[1:-4]
     raw = b"0" + head + told.replace("%s", f'"{odd.task}"').encode() + b"\n" + records

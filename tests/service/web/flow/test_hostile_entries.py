@@ -6,7 +6,7 @@ import re
 import pytest
 from backports import zstd
 
-from jobs import contract
+from jobs import contract, result_frame
 from jobs.contract import Attempt, Run, Trail, encode_trail
 from jobs.definition.catalog import Catalog
 from regions import names
@@ -431,7 +431,7 @@ def test_what_a_region_says_of_a_results_size_takes_no_room_from_others_of_its_r
 def test_a_result_has_room_for_its_head_beside_its_records(parts, more, error):
     new, times = parts.accepted("fra")
     parts.client.set(names.result("fra", new.tasks[0].id), frame(new.tasks[0]))
-    size = parts.settings.limits.records_bytes_max + contract.HEAD_BYTES_MAX + more
+    size = parts.settings.limits.records_bytes_max + result_frame.HEAD_BYTES_MAX + more
     parts.say({**RESULT, "q": new.id, "t": new.tasks[0].id, "f": times.created_ms + 10, "b": size})
     (result,) = parts.settles(new)
     assert (result.get("error") or {}).get("type") == error
@@ -466,7 +466,7 @@ def sent(parts, made: bytes, *, b: int | None = None):
 
 def head(**changes) -> bytes:
     told = contract.Result(task="TASK", source="ecb.rates", region="fra", status="succeeded", count=1)
-    return json.dumps({**json.loads(contract.encode_frame(told, b"[]").partition(b"\n")[0][1:]), **changes}).encode()
+    return json.dumps({**json.loads(result_frame.encode(told, b"[]").partition(b"\n")[0][1:]), **changes}).encode()
 
 
 BOMB = zstd.compress(b"[" + b" " * 50_000_000 + b"]")

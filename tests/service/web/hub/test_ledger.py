@@ -6,7 +6,7 @@ import msgspec
 import pytest
 import redis
 
-from jobs import contract
+from jobs import result_frame
 from regions import connect, names
 from regions.settings import Limits
 from tests.service.hub_parts import frame, new_request
@@ -137,7 +137,7 @@ def test_a_success_after_its_deadline_does_not_settle(ledger):
 @pytest.mark.parametrize("what", ["nothing", "another kind", "more than was said"])
 def test_a_result_that_is_not_there_as_was_said_does_not_settle(ledger, hub_redis, what):
     client, new = hub_redis.client, new_request()
-    key, most = names.result("fra", new.tasks[0].id), 700 + contract.HEAD_BYTES_MAX
+    key, most = names.result("fra", new.tasks[0].id), 700 + result_frame.HEAD_BYTES_MAX
     times = ledger.begin(new)
     if what == "another kind":
         client.rpush(key, frame(new.tasks[0]))

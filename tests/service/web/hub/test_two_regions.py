@@ -6,7 +6,7 @@ from itertools import product
 import msgspec
 import pytest
 
-from jobs import contract
+from jobs import contract, result_frame
 from regions import names
 from regions.settings import Limits
 from tests.service.hub_parts import new_request
@@ -66,11 +66,11 @@ class Parts:
         result = contract.Result(task=task.id, source=task.source, region=region, status=status, count=1)
         if status != "succeeded":
             result.error = ERROR
-        frame = contract.encode_frame(result, b'[{"a":1}]' if status == "succeeded" else b"[]")
+        frame = result_frame.encode(result, b'[{"a":1}]' if status == "succeeded" else b"[]")
         self.client.set(names.result(region, task.id), frame)
         said = {
             "finished_ms": times.deadline_ms - LEFT,
-            "size_bytes": len(contract.splice(frame)),
+            "size_bytes": len(result_frame.splice(frame)),
             "trail": b"[0,[],null]",
         }
         return Settlement(request=new.id, task=task.id, region=region, status=status, **{**said, **changes})
@@ -174,7 +174,7 @@ def test_a_success_that_does_not_count_waits_for_the_other_region(parts, first):
     new, times = parts.asked()
     changes = {"finished_ms": times.deadline_ms + 1} if first == "late" else {"size_bytes": 0}
     if first != "late":
-        changes["size_bytes"] = -contract.HEAD_BYTES_MAX
+        changes["size_bytes"] = -result_frame.HEAD_BYTES_MAX
     assert parts.says(new, times, "fra", "succeeded", **changes) == scripts.OUT
     assert parts.says(new, times, "nyc", "succeeded") == scripts.LAST
     assert parts.result(new) == ("succeeded", "nyc")

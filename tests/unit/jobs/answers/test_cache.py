@@ -3,9 +3,10 @@
 import msgspec
 import pytest
 
+from jobs import result_frame
 from jobs.answers import cache
 from jobs.answers.cache import Cache, Cached, Meta, packed, renewed, validators
-from jobs.contract import Result, Task, encode_frame
+from jobs.contract import Result, Task
 from jobs.errors import TimedOut
 from jobs.page import Page, Request
 from tests.unit.describing import define
@@ -126,7 +127,7 @@ def test_the_conditions_are_those_that_the_answer_has():
 
 def test_a_kept_answer_fills_a_result_with_what_it_was():
     old = result(count=2, warnings=["w"])
-    cached = Cached(META, encode_frame(old, b'[{"id": 1}, {"id": 2}]'))
+    cached = Cached(META, result_frame.encode(old, b'[{"id": 1}, {"id": 2}]'))
     new = result()
     cached.fill(new, 3_500)
     assert (new.count, new.url, new.definition, new.age) == (2, META.url, "d", 2.5)

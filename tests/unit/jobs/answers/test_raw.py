@@ -10,10 +10,10 @@ from urllib.parse import quote, urlsplit
 import msgspec
 import pytest
 
+from jobs import result_frame
 from jobs.answers import raw
 from jobs.answers.raw import Kept
 from jobs.answers.store import AnswerStore, stored
-from jobs.contract import splice
 from jobs.task.execution import Execution
 from jobs.task.runner import Runner
 from regions import settings
@@ -105,7 +105,7 @@ def run(site: Site, tmp_path: Path, folder: Path, more: dict[str, str]) -> Itera
             runner.refresh()
         end = runner.run(Execution(make_task(source, **params), attempt=2, cancelled=cancelled))
         until(lambda: not store._waiting, "the writing")
-        return json.loads(splice(end.outcome.frame))
+        return json.loads(result_frame.splice(end.outcome.frame))
 
     yield go
     runner.close()

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from jobs import contract
+from jobs import result_frame
 from jobs.answers import tokens
 from jobs.answers.tokens import Tokens
 from jobs.contract import Task
@@ -111,7 +111,7 @@ def ask(runner: Runner, source: str, **params: str) -> dict[str, object]:
         deadline_ms=now + 60_000, expires_ms=now + 3_600_000,
     )  # fmt: skip
     ended = runner.run(Execution(task))
-    return msgspec.json.decode(contract.splice(ended.outcome.frame))
+    return msgspec.json.decode(result_frame.splice(ended.outcome.frame))
 
 
 def test_each_task_asks_for_its_own_token(runner, api):

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from jobs import contract
+from jobs import contract, result_frame
 from jobs.errors import Cancelled, ConnectionFailed, HttpStatus, Internal, TimedOut
 from jobs.queue import shared_fetch
 from jobs.queue.retry import ROOM_SECONDS
@@ -27,10 +27,10 @@ def test_a_result_of_anothers_answer_is_a_tasks_own():
         definition="d", fetched_at="2026-11-24T04:14:00.000Z",
     )  # fmt: skip
     asked.bytes.raw, asked.bytes.received = 5_000, 1_200
-    frame = contract.encode_frame(asked, b'[{"id": 1}]' + b" " * 600)
+    frame = result_frame.encode(asked, b'[{"id": 1}]' + b" " * 600)
     timing = contract.Timing(queued_ms=4.0)
     told = shared_fetch.tell(TASK, "A", frame, attempts=0, timing=timing, now_ms=1_795_493_641_500)
-    found = msgspec.json.decode(contract.splice(told.outcome.frame))
+    found = msgspec.json.decode(result_frame.splice(told.outcome.frame))
     assert (found["task"], found["attempts"], found["records"]) == (TASK.task, 0, [{"id": 1}])
     assert (found["fetched_at"], found["age"], found["cached"], found["stale"]) == (asked.fetched_at, 1.5, False, False)
     assert (found["url"], found["definition"], found["warnings"]) == ("https://x/", "d", ["w"])
@@ -45,7 +45,7 @@ def test_a_result_of_anothers_answer_is_a_tasks_own():
 
 
 def test_a_task_that_was_accepted_by_a_later_clock_took_no_time():
-    frame = contract.encode_frame(contract.Result(task="A", source="a", region="fra", status="succeeded"), b"[]")
+    frame = result_frame.encode(contract.Result(task="A", source="a", region="fra", status="succeeded"), b"[]")
     timing = contract.Timing()
     shared_fetch.tell(TASK, "A", frame, attempts=0, timing=timing, now_ms=TASK.accepted_ms - 500)
     assert timing.total_ms == 0.0

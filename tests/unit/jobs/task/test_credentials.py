@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from jobs import contract
+from jobs import result_frame
 from jobs.task.execution import Execution
 from jobs.task.runner import Runner
 from regions import settings
@@ -68,7 +68,7 @@ def runner(tmp_path, hosts) -> Iterator[Runner]:
 
 def test_before_and_further_pages_hand_nothing_to_another_host(runner, hosts):
     ended = runner.run(Execution(make_task("two")))
-    assert contract.head(ended.outcome.frame).error is None
+    assert result_frame.head(ended.outcome.frame).error is None
     first, last = (spoken.headers for spoken in hosts["first"].requests)
     before, page = (spoken.headers for spoken in hosts["second"].requests)
     plain = {"host", "user-agent", "accept", "accept-encoding"}

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 import jobs.task
-from jobs import contract
+from jobs import contract, result_frame
 from jobs.contract import Result, Task
 from jobs.errors import RateLimited
 from jobs.parse.source import Source
@@ -126,8 +126,8 @@ def run(
 
 def opened(ended: Ending) -> tuple[Result, list[dict[str, Any]], Ending]:
     """A result, its records, and how it ended, after checking that they agree."""
-    result = contract.head(ended.outcome.frame)
-    records = msgspec.json.decode(contract.splice(ended.outcome.frame))["records"]
+    result = result_frame.head(ended.outcome.frame)
+    records = msgspec.json.decode(result_frame.splice(ended.outcome.frame))["records"]
     assert ended.outcome.status == result.status
     assert result.count == len(records)
     assert (ended.raw_bytes, ended.records_bytes) == (result.bytes.raw, result.bytes.records)

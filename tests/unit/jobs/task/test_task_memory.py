@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from jobs import contract
+from jobs import result_frame
 from jobs.contract import Result
 from jobs.page import Page
 from jobs.task.execution import Execution
@@ -66,7 +66,7 @@ def run(
     """The result of a task, of a hub whose clock is ``ahead_ms`` ahead."""
     wanted = make_task(source, seconds + ahead_ms / 1000)
     ended = runner.run(Execution(wanted, offset_ms=ahead_ms, cancelled=cancelled))
-    return contract.head(ended.outcome.frame)
+    return result_frame.head(ended.outcome.frame)
 
 
 @contextmanager

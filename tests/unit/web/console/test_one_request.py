@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from hypothesis import given
 
-from jobs import contract
+from jobs import contract, result_frame
 from jobs.contract import LOST, Attempt, Trail
 from tests.unit.web.heads import TASK, frames
 from web.api import trail
@@ -129,7 +129,7 @@ def test_what_a_target_said_stays_text():
 def test_the_name_of_a_csv_is_the_source_that_was_asked_whatever_the_result_says():
     """A region could put headers of its own into the answer, such as a cookie."""
     result = contract.Result(task=TASK, source='x"\r\nSet-Cookie: nearfetch=mine', region="fra", status="succeeded")
-    answer = csv_of(contract.splice(contract.encode_frame(result, b'[{"a":1}]')))
+    answer = csv_of(result_frame.splice(result_frame.encode(result, b'[{"a":1}]')))
     assert answer.body == b"a\r\n1\r\n"
     assert dict(answer.headers)["Content-Disposition"] == 'attachment; filename="demo.list.csv"'
 
@@ -152,7 +152,7 @@ def csv_of(result: bytes) -> Answer:
 @given(frames())
 def test_of_any_result_the_page_shows_what_can_be_shown_and_says_what_can_not_be_read(raw):
     result = frame.spliced(raw, TASK, "fra", 1_000)
-    head = contract.head_of(result)
+    head = result_frame.head_of(result)
     view = view_of("succeeded")
     hops = trail._in_region(Trail(BEGAN + 3, [attempt(1, 40, 90)]), "fra", head)
     found = Whereabouts(

@@ -7,7 +7,7 @@ import pytest
 from backports import zstd
 from hypothesis import given
 
-from jobs import contract
+from jobs import contract, result_frame
 from tests.unit.web.heads import TASK, frames, head
 from web.api import rows
 from web.http.problems import Problem
@@ -59,7 +59,7 @@ def test_an_odd_head_is_written_anew_so_that_it_changes_nothing_around_it(told):
     assert list(found) == [*contract.Result.__struct_fields__, "records"]
     assert (found["task"], found["records"], found["count"]) == (TASK, [{"a": 1}, {"a": 2}], 2)
     spliced = frame.spliced_reply(raw, TASK.encode(), BY, b"1000")
-    assert contract.head_of(spliced).task == TASK
+    assert result_frame.head_of(spliced).task == TASK
     traced = parsed(frame.traced(spliced, b"00-x"))
     assert traced.pop("traceparent") == "00-x"
     assert traced == found
@@ -75,7 +75,7 @@ def test_an_odd_head_is_written_anew_so_that_it_changes_nothing_around_it(told):
         head(warnings="x"),
         head(task="01OTHER"),
         head(region="nyc"),
-        head(source="x" * contract.HEAD_BYTES_MAX),
+        head(source="x" * result_frame.HEAD_BYTES_MAX),
         '{"x":' + "[" * 20_000 + "]" * 20_000 + "}",
         "",
     ],
@@ -92,8 +92,8 @@ def test_of_a_frame_in_the_history_no_more_is_unpacked_than_was_counted_when_it_
     """By its own word a frame of 5 kB has 10 GB of records; the history unpacks as many as the frame's head says."""
     bomb = b"z" + head(bytes={"records": 10**10}).encode() + b"\n" + zstd.compress(b"[" + b" " * 50_000_000 + b"]")
     kept = frame.whole(bomb, TASK.encode(), BY, b"5000")
-    assert contract.head(kept).bytes.records <= 5_000
-    assert is_unreadable(parsed(frame.spliced(kept, TASK, "", contract.head(kept).bytes.records)))
+    assert result_frame.head(kept).bytes.records <= 5_000
+    assert is_unreadable(parsed(frame.spliced(kept, TASK, "", result_frame.head(kept).bytes.records)))
     honest = b"0" + head(bytes={"records": len(RECORDS)}).encode() + b"\n" + RECORDS
     assert frame.whole(honest, TASK.encode(), BY, str(len(RECORDS)).encode()) == honest
 
@@ -106,16 +106,16 @@ def nested(levels: int) -> bytes:
 @pytest.mark.parametrize(
     ("records", "is_read"),
     [
-        (b"[" + nested(contract.LEVELS_MAX) + b"]", True),
-        (b"[" + nested(contract.LEVELS_MAX + 1) + b"]", False),
-        (b'[1,{"b":"]]]]' + b"[{" * 500 + b'\\\\\\""},' + nested(contract.LEVELS_MAX) + b"]", True),
-        (b'[{"b":"' + b"]" * 500 + b'","c":' + nested(contract.LEVELS_MAX) + b"}]", False),
-        (b'[{"a":[' + b"[]," * 2_000 + nested(contract.LEVELS_MAX - 2) + b"]}]", True),
-        (b'[{"a":[' + b"[]," * 2_000 + nested(contract.LEVELS_MAX - 1) + b"]}]", False),
+        (b"[" + nested(result_frame.LEVELS_MAX) + b"]", True),
+        (b"[" + nested(result_frame.LEVELS_MAX + 1) + b"]", False),
+        (b'[1,{"b":"]]]]' + b"[{" * 500 + b'\\\\\\""},' + nested(result_frame.LEVELS_MAX) + b"]", True),
+        (b'[{"b":"' + b"]" * 500 + b'","c":' + nested(result_frame.LEVELS_MAX) + b"}]", False),
+        (b'[{"a":[' + b"[]," * 2_000 + nested(result_frame.LEVELS_MAX - 2) + b"]}]", True),
+        (b'[{"a":[' + b"[]," * 2_000 + nested(result_frame.LEVELS_MAX - 1) + b"]}]", False),
         (b"[" + b",".join([b'{"a":[{"b":[]}]}'] * 1_000) + b"]", True),
-        (b"[" + b"1" * contract.DIGITS_MAX + b"]", True),
-        (b"[" + b"1" * (contract.DIGITS_MAX + 1) + b"]", False),
-        (b'[{"a":0.' + b"1" * (contract.DIGITS_MAX + 1) + b"}]", False),
+        (b"[" + b"1" * result_frame.DIGITS_MAX + b"]", True),
+        (b"[" + b"1" * (result_frame.DIGITS_MAX + 1) + b"]", False),
+        (b'[{"a":0.' + b"1" * (result_frame.DIGITS_MAX + 1) + b"}]", False),
         (b'[{"a":"\\"' + b"1" * 9_000 + b'"}]', True),
         (b'[{"a":"' + b"1" * 9_000 + b'"},' + b"2" * 9_000 + b"]", False),
     ],
@@ -148,7 +148,7 @@ def test_of_any_frame_comes_one_result_of_its_task_in_every_form(raw):
     assert (found["task"], found["region"]) == (TASK, "fra")
     assert list(found)[-1] == "records"
     assert found["count"] == len(found["records"])
-    told = contract.head_of(spliced)
+    told = result_frame.head_of(spliced)
     assert told == frame.head_reply(raw, TASK.encode(), BY, b"1000")
     assert (told.task, told.count) == (TASK, found["count"])
     records = rows.records_of(spliced)
@@ -159,6 +159,6 @@ def test_of_any_frame_comes_one_result_of_its_task_in_every_form(raw):
         with pytest.raises(Problem, match="objects"):
             rows.csv(records)
     kept = frame.whole(raw, TASK.encode(), BY, b"1000")
-    size = contract.head(kept).bytes.records
+    size = result_frame.head(kept).bytes.records
     assert size <= 1_000
     assert parsed(frame.spliced(kept, TASK, "", size))["task"] == TASK

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 from backports import zstd
 
-from jobs import contract
+from jobs import contract, result_frame
 from web.hub import reuse
 from web.hub.new_request import Begun, Latest, New, NewTask
 
@@ -23,7 +23,7 @@ def kept(number: int, *, ago_ms: int = 5_000) -> Latest:
         task=f"OLD{number}", source="demo.list", region="fra", status="succeeded", definition="0a1b2c3d",
         fetched_at=contract.rfc3339(NOW_MS - ago_ms),
     )  # fmt: skip
-    return Latest(task(number), f"nf:res:fra:OLD{number}", contract.encode_frame(result, b"[]"))
+    return Latest(task(number), f"nf:res:fra:OLD{number}", result_frame.encode(result, b"[]"))
 
 
 def found(*there: Latest, max_age: float = 60.0, bytes_max: int = BYTES_MAX):
@@ -35,7 +35,7 @@ def test_a_result_that_will_do_ends_its_task_as_its_region_would():
     (one,) = found(kept(1))
     assert (one.request, one.task, one.region, one.status, one.finished_ms) == ("R", "T1", "fra", "succeeded", NOW_MS)
     assert msgspec.json.decode(one.trail) == "OLD1"
-    assert contract.head(one.frame).age == 5.0
+    assert result_frame.head(one.frame).age == 5.0
 
 
 def test_more_than_a_request_may_have_is_left_to_the_regions():
@@ -57,7 +57,7 @@ def test_what_is_no_frame_is_none(frame):
         (b'"task":"OLD1"', b'"task":"OLD2"'),
         (b'"region":"fra"', b'"region":"nyc"'),
         (b"\n[]", b'\n[{"a":]'),
-        (b'"warnings":[]', b'"warnings":["%b"]' % (b"x" * contract.HEAD_BYTES_MAX)),
+        (b'"warnings":[]', b'"warnings":["%b"]' % (b"x" * result_frame.HEAD_BYTES_MAX)),
     ],
 )
 def test_what_could_not_be_read_is_not_used_again(was, becomes):
@@ -82,4 +82,4 @@ def test_a_time_that_is_none_is_none():
 
 def test_a_region_whose_clock_is_ahead_has_results_of_now():
     (one,) = found(kept(1, ago_ms=-3_000), max_age=0.5)
-    assert contract.head(one.frame).age == 0.0
+    assert result_frame.head(one.frame).age == 0.0

@@ -13,7 +13,7 @@ from regions import names
 from tests import sources
 from tests.service.hub_parts import Heard, frame, new_request, send_home, settings
 from tests.waiting import until
-from web.flow import settle
+from web.flow import out_streams, settle
 from web.flow.dead import DeadLetters
 from web.flow.refusals import Refusals
 from web.flow.settle import Settler
@@ -71,7 +71,7 @@ class Parts:
 @pytest.fixture
 def parts(tmp_path, hub_redis, monkeypatch):
     monkeypatch.setattr(settle, "HOUSEKEEPING_SECONDS", 0)
-    monkeypatch.setattr(settle, "BLOCK_SECONDS", 0.01)
+    monkeypatch.setattr(out_streams, "BLOCK_SECONDS", 0.01)
     catalog = Catalog([sources.write(tmp_path / "sources")], "fra")
     catalog.refresh()
     made = Parts(settings(tmp_path, redis=hub_redis.url), hub_redis, catalog)
@@ -140,7 +140,7 @@ def test_an_entry_that_is_not_as_it_must_be_is_kept_as_an_example_and_the_others
 
 
 def test_however_many_are_refused_the_letters_are_few_and_say_how_many(parts, monkeypatch):
-    monkeypatch.setattr(settle, "APART_EVERY_SECONDS", 0.01)  # a few are read at a time
+    monkeypatch.setattr(out_streams, "APART_EVERY_SECONDS", 0.01)  # a few are read at a time
     for number in range(300):
         parts.say({**RESULT, "b": f"-{number}"})
         parts.say({**STATUS, "d": DEEP})
@@ -338,38 +338,38 @@ def test_a_part_has_room_up_to_the_bounds_themselves_and_its_last_report_makes_r
 def test_a_region_that_tells_much_is_read_apart_and_the_others_are_not(parts, monkeypatch):
     """Though each report is in order, and only the last ones are kept: to judge them took half of the time for all regions."""
     status = json.dumps({"at_ms": 5, "waits": [["T", 5, "x" * 190]] * 100})
-    monkeypatch.setattr(settle, "TOLD_BYTES_MAX", 4 * len(status))
-    monkeypatch.setattr(settle, "TOLD_SECONDS", 3_600.0)
+    monkeypatch.setattr(out_streams, "TOLD_BYTES_MAX", 4 * len(status))
+    monkeypatch.setattr(out_streams, "TOLD_SECONDS", 3_600.0)
     for _ in range(4):
         parts.say({**STATUS, "part": "workers", "d": status})
     parts.say({**STATUS, "d": '{"at_ms":5}'}, "nyc")
     parts.is_drained("nyc")
     parts.is_drained()
-    assert not parts.settler._apart
+    assert not parts.settler._streams._apart
     parts.say({**STATUS, "part": "workers", "d": status})
     parts.say({"k": "claims", "v": 1, "d": f"[{' ' * 30_000}]"})
     parts.is_drained()
-    assert parts.settler._apart.keys() == {"fra"}
+    assert parts.settler._streams._apart.keys() == {"fra"}
     assert parts.settles(parts.honest())[0]["status"] == "succeeded"
-    monkeypatch.setattr(settle, "TOLD_SECONDS", 0.0)  # what it told is long ago
-    parts.settler._apart["fra"] = 0.0
+    monkeypatch.setattr(out_streams, "TOLD_SECONDS", 0.0)  # what it told is long ago
+    parts.settler._streams._apart["fra"] = 0.0
     parts.say({**STATUS, "part": "workers", "d": status})
     parts.is_drained()
-    until(lambda: parts.settler.run_once() or not parts.settler._apart, "it to be read with the others again")
+    until(lambda: parts.settler.run_once() or not parts.settler._streams._apart, "it to be read with the others again")
 
 
 def test_a_region_whose_trails_are_all_long_is_read_apart(parts, monkeypatch):
     """Usual ones do not count, however many results it sends."""
-    monkeypatch.setattr(settle, "TOLD_BYTES_MAX", 30_000)
-    monkeypatch.setattr(settle, "TOLD_SECONDS", 3_600.0)
+    monkeypatch.setattr(out_streams, "TOLD_BYTES_MAX", 30_000)
+    monkeypatch.setattr(out_streams, "TOLD_SECONDS", 3_600.0)
     usual = encode_trail(Trail(5, [Attempt(1, 6, 9, "fra.worker.1", "timeout", "x" * 300)] * 10))
-    usual += b" " * (settle.TRAIL_USUAL - len(usual))
+    usual += b" " * (out_streams.TRAIL_USUAL - len(usual))
     long = encode_trail(Trail(5, [Attempt(1, 6, 9, "fra.worker.1", "", "")] * 300))
     for trail, is_apart in ((usual, False), (long, True)):
         for _ in range(10):
             parts.say({**RESULT, "h": trail})
         parts.is_drained()
-        assert ("fra" in parts.settler._apart) == is_apart
+        assert ("fra" in parts.settler._streams._apart) == is_apart
 
 
 def test_claims_of_what_was_not_asked_of_it_change_nothing(parts):
@@ -561,7 +561,7 @@ def test_a_full_hub_is_drained_by_a_gateway_that_begins_to_read(parts, when):
     """XGROUP CREATE is refused there, and nothing but what is read and deleted makes room."""
     if when == "when it comes back":
         parts.settles(parts.honest())
-        parts.settler._has_groups = False
+        parts.settler._streams._has_groups = False
     new = parts.honest()
     parts.client.config_set("maxmemory", 1)
     try:

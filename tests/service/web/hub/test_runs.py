@@ -11,7 +11,7 @@ from jobs.contract import Attempt, Run, Trail, encode_trail
 from regions import connect, names
 from tests.service.hub_parts import Heard, new_request, send_home, settings
 from tests.waiting import Clock, until
-from web.flow import settle
+from web.flow import out_streams
 from web.flow.settle import Settler
 from web.hub.ledger import Ledger
 from web.hub.redis import Hub
@@ -91,7 +91,7 @@ def test_each_task_counts_once_however_often_its_entry_is_read(parts, clock, hub
 
 
 def test_runs_are_written_while_the_gateway_goes_on(parts, clock, hub_redis, monkeypatch):
-    monkeypatch.setattr(settle, "BLOCK_SECONDS", 0.01)
+    monkeypatch.setattr(out_streams, "BLOCK_SECONDS", 0.01)
     settler = gateway(parts, clock)
     settled(parts, settler, hub_redis, run())
     assert kept(hub_redis) == []

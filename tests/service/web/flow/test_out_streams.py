@@ -1,4 +1,4 @@
-"""How the settler reads the regions' streams: with other gateways, through outages, and a region apart."""
+"""How the out streams are read: with other gateways, through outages, and a region apart."""
 
 import json
 import threading
@@ -9,7 +9,7 @@ import pytest
 from regions import names
 from tests.service.hub_parts import Heard, accepted, send_home, settings
 from tests.waiting import until
-from web.flow import settle
+from web.flow import out_streams, settle
 from web.flow.settle import Settler
 from web.hub.ledger import Ledger
 from web.hub.redis import Hub
@@ -17,14 +17,14 @@ from web.hub.redis import Hub
 
 def test_a_dead_gateways_entries_are_taken_over(parts, hub_redis, monkeypatch):
     found, hub, ledger, settler, _ = parts
-    monkeypatch.setattr(settle, "TAKE_OVER_MS", 1)
+    monkeypatch.setattr(out_streams, "TAKE_OVER_MS", 1)
     monkeypatch.setattr(settle, "HOUSEKEEPING_SECONDS", 0)
     new, times = accepted(ledger)
     dead = Settler(found, hub, ledger, Heard())
-    dead._make_groups()
+    dead._streams._make_groups()
     send_home(hub_redis.client, new, new.tasks[0], times.created_ms + 10)
-    dead._backlog = False
-    assert len(dead._read()) == 1  # and it dies here: nothing took effect, nothing is acknowledged
+    dead._streams._backlog = False
+    assert len(dead._streams.read()) == 1  # and it dies here: nothing took effect, nothing is acknowledged
     until(lambda: settler.run_once() or ledger.read(new.id).done, "the dead gateway's entry to be taken over")
 
 
@@ -35,45 +35,45 @@ def consumers(client, region="fra"):
 def test_gateways_that_are_gone_leave_the_group_but_not_with_entries_nor_for_a_pause(parts, hub_redis, monkeypatch):
     found, hub, ledger, settler, _ = parts
     monkeypatch.setattr(settle, "HOUSEKEEPING_SECONDS", 0)
-    monkeypatch.setattr(settle, "FORGET_EVERY_SECONDS", 0)
-    monkeypatch.setattr(settle, "TAKE_OVER_MS", 3_600_000)
-    monkeypatch.setattr(settle, "BLOCK_SECONDS", 0.01)
+    monkeypatch.setattr(out_streams, "FORGET_EVERY_SECONDS", 0)
+    monkeypatch.setattr(out_streams, "TAKE_OVER_MS", 3_600_000)
+    monkeypatch.setattr(out_streams, "BLOCK_SECONDS", 0.01)
     new, times = accepted(ledger)
     gone, holds = (Settler(found, hub, ledger, Heard()) for _ in range(2))
     for one in (gone, holds):
-        one._make_groups()
-        one._backlog = False
-        one._read()
+        one._streams._make_groups()
+        one._streams._backlog = False
+        one._streams.read()
     send_home(hub_redis.client, new, new.tasks[0], times.created_ms + 10)
-    until(holds._read, "the entry to be read")
+    until(holds._streams.read, "the entry to be read")
     settler.run_once()
-    assert {gone.consumer, holds.consumer} <= consumers(hub_redis.client), "they may be paused"
-    monkeypatch.setattr(settle, "FORGET_CONSUMER_MS", 1)
-    until(lambda: settler.run_once() or gone.consumer not in consumers(hub_redis.client), "it to be forgotten")
-    assert {holds.consumer, settler.consumer} <= consumers(hub_redis.client)
-    monkeypatch.setattr(settle, "TAKE_OVER_MS", 1)
+    assert {gone._streams.consumer, holds._streams.consumer} <= consumers(hub_redis.client), "they may be paused"
+    monkeypatch.setattr(out_streams, "FORGET_CONSUMER_MS", 1)
+    until(lambda: settler.run_once() or gone._streams.consumer not in consumers(hub_redis.client), "it to be forgotten")
+    assert {holds._streams.consumer, settler._streams.consumer} <= consumers(hub_redis.client)
+    monkeypatch.setattr(out_streams, "TAKE_OVER_MS", 1)
     until(lambda: settler.run_once() or ledger.read(new.id).done, "what the other one held")
 
 
 def test_as_many_entries_are_read_at_once_as_come(parts, hub_redis):
     _, _, _, settler, _ = parts
-    settler._make_groups()
-    settler._backlog, sizes = False, []
+    settler._streams._make_groups()
+    settler._streams._backlog, sizes = False, []
     for count in (10, 40, 300, 0):
         for _ in range(count):
             hub_redis.client.xadd(names.out_stream("fra"), {"k": "claims", "v": 1, "d": "[]"})
-        read = settler._read()
-        sizes.append((len(read), settler._count))
+        read = settler._streams.read()
+        sizes.append((len(read), settler._streams._count))
         settler._handle(read)
-        settler._acknowledge()
+        settler._streams.acknowledge()
     assert sizes == [(10, 50), (40, 80), (80, 160), (160, 320)]
-    assert len(settler._read()) == 60
-    assert settler._count == 120
+    assert len(settler._streams.read()) == 60
+    assert settler._streams._count == 120
     for _ in range(600):
         hub_redis.client.xadd(names.out_stream("fra"), {"k": "claims", "v": 1, "d": "[]"})
-    while settler._read():
-        assert settler._count <= settle.BATCH
-    assert settler._count == settle.BATCH_MIN
+    while settler._streams.read():
+        assert settler._streams._count <= out_streams.BATCH
+    assert settler._streams._count == out_streams.BATCH_MIN
 
 
 def test_an_outage_is_waited_out_with_pauses_that_grow(parts, hub_redis, monkeypatch):
@@ -109,7 +109,7 @@ def test_an_outage_is_waited_out_with_pauses_that_grow(parts, hub_redis, monkeyp
 def test_what_an_error_kept_from_taking_effect_comes_again(parts, hub_redis, monkeypatch):
     """What was read belongs to its reader: nobody else looks at it for five seconds."""
     _, hub, ledger, settler, _ = parts
-    monkeypatch.setattr(settle, "TAKE_OVER_MS", 3_600_000)
+    monkeypatch.setattr(out_streams, "TAKE_OVER_MS", 3_600_000)
     new, times = accepted(ledger)
     send_home(hub_redis.client, new, new.tasks[0], times.created_ms + 10)
     real = ledger.settle_and_read
@@ -156,13 +156,13 @@ def test_a_group_that_somebody_destroyed_is_made_again(parts, hub_redis, monkeyp
 @pytest.mark.parametrize(("count", "apart"), [(settle.REFUSED_MAX, set()), (settle.REFUSED_MAX + 1, {"fra"})])
 def test_a_region_of_whose_entries_many_are_refused_at_once_is_read_apart(parts, hub_redis, count, apart):
     _, _, _, settler, _ = parts
-    settler._make_groups()
+    settler._streams._make_groups()
     for number in range(count):
         hub_redis.client.xadd(names.out_stream("fra"), {"x": number})
     hub_redis.client.xadd(names.out_stream("nyc"), {"x": 1})
-    settler._backlog = False
-    settler._handle(settler._read())
-    assert set(settler._apart) == apart
+    settler._streams._backlog = False
+    settler._handle(settler._streams.read())
+    assert set(settler._streams._apart) == apart
 
 
 def test_groups_are_made_once(parts, hub_redis):
@@ -176,10 +176,10 @@ def test_groups_are_made_once(parts, hub_redis):
 def test_a_settler_that_ends_says_what_took_effect(parts, hub_redis):
     _, _, ledger, settler, _ = parts
     new, times = accepted(ledger)
-    settler._make_groups()
-    settler._backlog = False
+    settler._streams._make_groups()
+    settler._streams._backlog = False
     send_home(hub_redis.client, new, new.tasks[0], times.created_ms + 10)
-    settler._handle(settler._read())
+    settler._handle(settler._streams.read())
     assert ledger.read(new.id).done
     assert hub_redis.client.xlen(names.out_stream("fra")) == 1
     settler._finish()
@@ -191,8 +191,8 @@ def test_a_region_whose_stream_was_none_is_read_apart_for_half_a_minute(parts, h
     hub_redis.client.set(names.out_stream("fra"), "x")
     now = time.monotonic()
     settler.run_once()
-    assert set(settler._apart) == {"fra"}
-    assert settle.APART_SECONDS <= settler._apart["fra"] - now < settle.APART_SECONDS + 60
+    assert set(settler._streams._apart) == {"fra"}
+    assert out_streams.APART_SECONDS <= settler._streams._apart["fra"] - now < out_streams.APART_SECONDS + 60
     new, times = accepted(ledger, ("fra", "nyc"))
     for task in new.tasks:
         send_home(hub_redis.client, new, task, times.created_ms + 10)
@@ -203,43 +203,43 @@ def test_a_region_whose_stream_was_none_is_read_apart_for_half_a_minute(parts, h
     new, times = accepted(ledger)
     send_home(hub_redis.client, new, new.tasks[0], times.created_ms + 10)
     until(lambda: settler.run_once() or ledger.read(new.id).done, "a result of the stream that was made anew")
-    settler._apart["fra"] = now
-    until(lambda: settler.run_once() or not settler._apart, "its time to be over")
+    settler._streams._apart["fra"] = now
+    until(lambda: settler.run_once() or not settler._streams._apart, "its time to be over")
 
 
 def test_a_region_that_is_read_apart_has_a_batch_from_time_to_time_and_not_in_each_turn(parts, hub_redis, monkeypatch):
     _, _, _, settler, _ = parts
-    monkeypatch.setattr(settle, "APART_EVERY_SECONDS", 3_600.0)
-    monkeypatch.setattr(settler, "_regions", ["fra"])
-    monkeypatch.setattr(settler, "_served", ["fra"])
+    monkeypatch.setattr(out_streams, "APART_EVERY_SECONDS", 3_600.0)
+    monkeypatch.setattr(settler._streams, "_regions", ["fra"])
+    monkeypatch.setattr(settler._streams, "_served", ["fra"])
     monkeypatch.setattr(settler._loop.stopping, "wait", lambda _: None)  # no other region has entries to wait for
-    settler._set_apart("fra", "a test")
-    for _ in range(2 * settle.APART_BATCH):
+    settler._streams.set_apart("fra", "a test")
+    for _ in range(2 * out_streams.APART_BATCH):
         hub_redis.client.xadd(names.out_stream("fra"), {"k": "claims", "v": 1, "d": "[]"})
     for _ in range(3):
         settler.run_once()
-        settler._acknowledge()
-        assert hub_redis.client.xlen(names.out_stream("fra")) == settle.APART_BATCH
+        settler._streams.acknowledge()
+        assert hub_redis.client.xlen(names.out_stream("fra")) == out_streams.APART_BATCH
 
 
 def test_a_region_that_is_read_apart_is_read_in_bytes_that_keep_nobody_waiting(parts, hub_redis):
     _, _, _, settler, _ = parts
-    settler._make_groups()
-    settler._set_apart("fra", "a test")
+    settler._streams._make_groups()
+    settler._streams.set_apart("fra", "a test")
     for _ in range(400):
         hub_redis.client.xadd(names.out_stream("fra"), {"x": "x" * 5_000})
     read = []
-    while found := settler._read_apart():
-        read.append((len(found), settler._apart_count))
+    while found := settler._streams._read_apart():
+        read.append((len(found), settler._streams._apart_count))
     assert read[:6] == [(100, 50), (50, 25), (25, 50), (50, 25), (25, 50), (50, 25)]
     assert sum(count for count, _ in read) == 400
     for count in (100, 100):
-        settler._read_apart()
-        assert settler._apart_count == count
-    settler._apart_count = 1
+        settler._streams._read_apart()
+        assert settler._streams._apart_count == count
+    settler._streams._apart_count = 1
     hub_redis.client.xadd(names.out_stream("fra"), {"x": "x" * 300_000})
-    settler._read_apart()
-    assert settler._apart_count == 1
+    settler._streams._read_apart()
+    assert settler._streams._apart_count == 1
 
 
 def accepted_when_back(hub, ledger):
@@ -249,11 +249,12 @@ def accepted_when_back(hub, ledger):
 
 def test_what_was_read_and_not_finished_comes_again_after_an_error(parts, hub_redis, monkeypatch):
     _, _, ledger, settler, _ = parts
-    monkeypatch.setattr(settle, "TAKE_OVER_MS", 3_600_000)
+    monkeypatch.setattr(out_streams, "TAKE_OVER_MS", 3_600_000)
     new, times = accepted(ledger)
     send_home(hub_redis.client, new, new.tasks[0], times.created_ms + 10)
-    until(lambda: settler._make_groups() or settler._read(), "the entry to be read")  # and lost on the way
-    settler._backlog = True  # what run() does after an error
+    settler._streams._make_groups()
+    until(settler._streams.read, "the entry to be read")  # and lost on the way
+    settler._streams.begin_anew()
     until(lambda: settler.run_once() or ledger.read(new.id).done, "the entry to come again")
 
 
@@ -282,17 +283,17 @@ def say(hub_redis, count: int, size: int = 0) -> None:
 def test_a_region_whose_entries_are_large_is_read_apart_and_one_at_a_time(parts, hub_redis, monkeypatch):
     """A batch of 500 with 2 MB each took all memory of a gateway."""
     _, _, _, settler, _ = parts
-    monkeypatch.setattr(settle, "TOGETHER_BYTES", 20_000)
-    monkeypatch.setattr(settle, "LARGE_BYTES", 500)
-    settler._make_groups()
-    settler._backlog = False
+    monkeypatch.setattr(out_streams, "TOGETHER_BYTES", 20_000)
+    monkeypatch.setattr(out_streams, "LARGE_BYTES", 500)
+    settler._streams._make_groups()
+    settler._streams._backlog = False
     say(hub_redis, 60, 1_000)
-    settler._handle(settler._read())
-    assert set(settler._apart) == {"fra"}
+    settler._handle(settler._streams.read())
+    assert set(settler._streams._apart) == {"fra"}
     began = time.monotonic()
-    settler._apart["fra"] = began + 1_000
-    assert len(settler._read_apart()) == 1
-    assert settle.APART_SECONDS <= settler._apart["fra"] - began < 1_000, (
+    settler._streams._apart["fra"] = began + 1_000
+    assert len(settler._streams._read_apart()) == 1
+    assert out_streams.APART_SECONDS <= settler._streams._apart["fra"] - began < 1_000, (
         "it is so for half a minute after the last one"
     )
 
@@ -300,19 +301,20 @@ def test_a_region_whose_entries_are_large_is_read_apart_and_one_at_a_time(parts,
 def test_what_a_dead_gateway_had_read_is_taken_over_a_few_at_a_time(parts, hub_redis, monkeypatch):
     """It may have died of it: each that took over the whole batch died likewise."""
     found, hub, ledger, settler, _ = parts
-    monkeypatch.setattr(settle, "TAKE_OVER_MS", 3_600_000)
+    monkeypatch.setattr(out_streams, "TAKE_OVER_MS", 3_600_000)
     dead = Settler(found, hub, ledger, Heard())
-    dead._make_groups()
-    dead._backlog, dead._count = False, settle.BATCH
+    dead._streams._make_groups()
+    dead._streams._backlog, dead._streams._count = False, out_streams.BATCH
     say(hub_redis, 120)
-    ids = [entry for _, entry, _ in dead._read()]
+    ids = [entry for _, entry, _ in dead._streams.read()]
     hub_redis.client.xclaim(
-        names.out_stream("fra"), names.GATEWAYS, dead.consumer, 0, ids, idle=settle.TAKE_OVER_MS * 2
+        names.out_stream("fra"), names.GATEWAYS, dead._streams.consumer, 0, ids, idle=out_streams.TAKE_OVER_MS * 2
     )
-    sizes, real = [], settler._handle
-    monkeypatch.setattr(settler, "_handle", lambda entries: sizes.append(len(entries)) or real(entries))
-    settler._acknowledge()  # as in each turn: it connects
-    settler._take_over()
+    sizes = []
+    settler._streams.acknowledge()  # as in each turn: it connects
+    for entries in settler._streams.taken_over():
+        sizes.append(len(entries))
+        settler._handle(entries)
     assert sizes == [50, 50, 20]
     settler._finish()
     assert hub_redis.client.xlen(names.out_stream("fra")) == 0

@@ -61,6 +61,7 @@ Region (its own Redis, beside RQ's keys)
     nf:outbox:turn           string  the process that ships outcomes left behind by others
     nf:counters              hash    the region's counters: succeeded, failed, raw, records, wire
     nf:urgent                string  the process that takes urgent tasks; without it the others take them
+    nf:urgent:seen           string  the process that took one lately; while it is there, the others give way
     nf:alone                 zset    worker processes that run suspects, by their last claim (region ms)
     nf:pools                 hash    a field for each pool of worker processes: when it was last seen, and its processes
     nf:scale                 string  how many processes the region has, and why (jobs.pool.scaler)
@@ -138,6 +139,7 @@ CACHED = "nf:cached"
 CACHED_BYTES = "nf:cached:bytes"
 ALONE = "nf:alone"
 URGENT_LEASE = "nf:urgent"
+URGENT_SEEN = "nf:urgent:seen"
 CLOCK = "nf:clock"
 FENCE = "nf:fence"
 POOLS = "nf:pools"

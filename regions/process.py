@@ -180,6 +180,26 @@ def settle_on_processor(pid: int) -> None:
             os.sched_setaffinity(pid, {min(sorted(allowed), key=kept.__getitem__)})
 
 
+def renice(pid: int, nice: int) -> bool:
+    """Gives all threads of a process this nice value: in Linux each thread has its own, and a new one has that of its creator.
+
+    Returns False, and leaves the others as they are, at the first thread for which the system does not permit it: a smaller
+    value needs a right (RLIMIT_NICE, setrlimit(2)).
+    """
+    done: set[str] = set()
+    try:
+        while found := {one.name for one in (PROC / str(pid) / "task").iterdir()} - done:
+            for thread in found:
+                with suppress(ProcessLookupError):
+                    os.setpriority(os.PRIO_PROCESS, int(thread), nice)
+            done |= found
+    except PermissionError:
+        return False
+    except FileNotFoundError:  # it has ended
+        pass
+    return True
+
+
 def _processors(pid: int) -> set[int]:
     try:
         return os.sched_getaffinity(pid)

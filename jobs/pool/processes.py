@@ -46,7 +46,7 @@ from jobs.worker.fork_server import Forked, ForkServer, environment, needed
 from jobs.worker.stop import DRAIN_SECONDS, FLUSH_SECONDS, RETIRE, START_SECONDS, STUCK_BEAT, Stop, signals_wake
 from regions import connect, durability, logs
 from regions.metrics import Endpoint
-from regions.process import Residents, cpu_seconds, settle_on_processor
+from regions.process import Residents, cpu_seconds, renice, settle_on_processor
 from regions.schedule import Scale
 from regions.settings import ROOT, Region, Settings
 
@@ -62,7 +62,8 @@ BACKOFF_MAX_SECONDS: Final = 5.0  # before a child is replaced that died early a
 STOP_SECONDS: Final = DRAIN_SECONDS + FLUSH_SECONDS + 5.0  # of a warm stop; what still runs then is killed
 ALONE_A_TURN: Final = 4  # processes for suspects that start in one turn
 COLD_SECONDS: Final = FLUSH_SECONDS + 5.0
-# All that a client waits for comes first: its task's own process, the Redis, the bridge, on a small machine also the hub.
+# Of normal processes while clients wait for urgent tasks. All that they wait for comes first: their tasks' own process, the
+# Redis, the bridge, on a small machine also the hub. Without such clients it would only wake them for smaller batches.
 NICE: Final = 15
 CHANGED: Final = b"."  # what a process is told when definitions have changed
 WORKER: Final = (sys.executable, "-m", "jobs.worker")
@@ -81,6 +82,7 @@ class Child:
     page: int  # where it counts (jobs.worker.meter)
     beat: float | None = None
     is_killed: bool = False
+    nice: int = 0
 
     def beats(self) -> bytes:
         """What it has written to its socket since the last call."""
@@ -207,6 +209,7 @@ class Pool:
             if slot.child is None and time.monotonic() >= slot.not_before:
                 self._start(slot)
         self._start_alone()
+        self._give_way()
         self._tell()
         self._watch()
         if time.monotonic() - self._memory_read >= MEMORY_CHECK_SECONDS:
@@ -246,6 +249,19 @@ class Pool:
         free = (number for number in count(1) if number not in taken)
         while len(self._slots) < share:
             self._slots.append(Slot(next(free)))
+
+    def _give_way(self) -> None:
+        """Normal processes give way to all others while clients wait for urgent tasks, unless an operator chose a nice value.
+
+        Without the right to get back the nice value 0 they keep ``NICE``.
+        """
+        if os.getpriority(os.PRIO_PROCESS, 0):
+            return
+        nice = NICE if self._scaler.has_urgent else 0
+        for slot in (*self._slots, *self._leaving):
+            child = slot.child
+            if child is not None and child.nice != nice and renice(child.process.pid, nice):
+                child.nice = nice
 
     def _rescaled(self) -> None:
         self._reporter.now()
@@ -379,8 +395,6 @@ class Pool:
             pass_fds=[beat, meters],
         )
         settle_on_processor(process.pid)
-        if os.getpriority(os.PRIO_PROCESS, process.pid) == 0:  # otherwise an operator chose it
-            os.setpriority(os.PRIO_PROCESS, process.pid, NICE)
         assert process.stdin is not None
         try:
             process.stdin.write(msgspec.json.encode(self._settings))

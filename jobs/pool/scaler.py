@@ -76,13 +76,14 @@ class Decided(Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A region as its Redis shows it. ``leader`` is the pool that decides, or ""."""
+    """A region as its Redis shows it. ``leader`` is the pool that decides, or "". ``has_urgent``: it had urgent tasks lately."""
 
     seen: Observation
     leader: str
     pools: dict[str, Pool]
     decided: Decided | None
     wish: Wish | None
+    has_urgent: bool = False
 
 
 _pool: Final = msgspec.json.Decoder(Pool)
@@ -101,6 +102,7 @@ def look(client: redis.Redis, region: str, threads: int, name: str = "", report:
         wish=names.SCALE_WISH,
         queue=names.rq_queue(region),
         urgent=names.rq_queue(names.urgent(region)),
+        urgent_seen=names.URGENT_SEEN,
         wip=names.rq_registry("wip", region),
         counters=names.COUNTERS,
         outbox_bytes=names.OUTBOX_BYTES,
@@ -108,7 +110,7 @@ def look(client: redis.Redis, region: str, threads: int, name: str = "", report:
         about=msgspec.json.encode(report) if report else b"",
         samples=SAMPLES,
     )
-    now_ms, leader, alive, decided, wish, waiting, running, ended, hold, times = reply
+    now_ms, leader, alive, decided, wish, waiting, running, ended, hold, times, has_urgent = reply
     clock_of(client).note(now_ms, asked_ms)
     pools = {key.decode(): _report_of(text) for key, text in zip(alive[::2], alive[1::2], strict=True)}
     began = [when for text in times if (when := _when(text.decode())) is not None]
@@ -131,11 +133,12 @@ def look(client: redis.Redis, region: str, threads: int, name: str = "", report:
         pools,
         _read(_decided, decided),
         _read(_wish, wish),
+        bool(has_urgent),
     )
 
 
 class Scaler:
-    """A thread of the pool. ``share`` is how many processes the pool should have."""
+    """A thread of the pool. ``share`` is how many processes the pool should have; ``has_urgent`` as in ``Look``."""
 
     def __init__(
         self,
@@ -150,7 +153,8 @@ class Scaler:
     ) -> None:
         """``processes`` returns the pool's. ``reload`` reads the region's ``[scale]`` again.
 
-        Schedule rules follow ``clock``, in seconds since the epoch. ``changed`` is called when the number, or this pool's share of it, changed.
+        Schedule rules follow ``clock``, in seconds since the epoch. ``changed`` is called when the number, or this pool's share of it, changed,
+        and when ``has_urgent`` did.
         """
         self._region, self._client, self._name = region.name, client, name
         self._threads, self._scale = region.workers.threads, region.scale
@@ -164,7 +168,7 @@ class Scaler:
         self._is_away = self._is_calm = False
         self._view: dict[str, Any] = {}
         self._oldest_seconds = 0.0
-        self.share = 0
+        self.share, self.has_urgent = 0, False
         self._loop = Loop("scaler", self._turn, end_seconds=5 * LOOK_SECONDS)
 
     def start(self) -> None:
@@ -202,6 +206,9 @@ class Scaler:
             return
         self._is_away = False
         self._oldest_seconds = found.seen.oldest_seconds
+        if found.has_urgent != self.has_urgent:
+            self.has_urgent = found.has_urgent
+            self._changed()
         if decided is not None:
             self._view = view(found, decided)
             was, self.share = self.share, decided.shares.get(self._name, self.share)

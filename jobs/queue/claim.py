@@ -262,6 +262,7 @@ class Claimer:
             "outbox": names.OUTBOX,
             "outbox_bytes": names.OUTBOX_BYTES,
             "urgent_lease": names.URGENT_LEASE,
+            "urgent_seen": names.URGENT_SEEN,
             "counters": names.COUNTERS,
         }
         self._claim, self._finish, self._retry, self._due, self._give_back = (

@@ -20,6 +20,7 @@ OUTBOX_MAX_BYTES: Final = 64_000_000
 SKIPPED_MAX: Final = 1_000  # late or cancelled jobs that one claim drops, so that it never holds its Redis for long
 DUE_MAX: Final = 500  # waiting jobs that are moved at once, for the same reason
 LATER: Final = "later"  # stands for an entry in the outbox where a job was put off instead
+URGENT_SEEN_MS: Final = 10_000  # for which a region counts as one whose clients wait, after each urgent task
 URGENT_LEASE_MS: Final = 3_000  # of the process for urgent tasks: it claims at least every 1.5 s
 DEATHS_MAX: Final = 3  # of processes that ran a job; then it is poison
 ALONE_MAX: Final = 16  # suspects that run at once in a region, each in a process of its own

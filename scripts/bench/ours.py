@@ -5,11 +5,12 @@ is on: guard, turns, leases, sweep, history.
 """
 
 import json
+import os
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +19,7 @@ import msgspec
 from regions import names
 from regions.process import Process
 from regions.settings import PREFIX, ROOT
-from scripts.bench import rows
+from scripts.bench import rows, usage
 from scripts.bench.load import Call, Result, Wrong
 from scripts.bench.rows import Row
 from scripts.stack.own_stack import OwnStack
@@ -30,6 +31,7 @@ from scripts.terminal import Progress
 REGION: Final = "fra"
 DEADLINE_SECONDS: Final = 60
 SETTLE_SECONDS: Final = 60.0
+BULK_ALONE_SECONDS: Final = 15.0  # then it goes on: who may not take back a nice value keeps it
 HOPS: Final = {
     "gateway": "gateway",
     "rabbitmq": "RabbitMQ",
@@ -115,6 +117,12 @@ class Ours:
                 )
             time.sleep(0.05)
 
+    def wait_for_bulk_alone(self) -> None:
+        """Waits until no synchronous call counts any more: beside such calls, worker processes give way (jobs.pool.processes)."""
+        region, until = self.stack.redis(REGION), time.monotonic() + BULK_ALONE_SECONDS
+        while time.monotonic() < until and (region.exists(names.URGENT_SEEN) or any(map(_gives_way, self.workers()))):
+            time.sleep(0.1)
+
     def settings(self) -> Iterator[str]:
         """The settings of the stack, one on each line."""
         region, settings = self.stack.settings.region[REGION], self.stack.settings
@@ -166,6 +174,14 @@ def body(row: Row, numbers: Sequence[int], deadline_seconds: float) -> bytes:
     params = [{"n": number, "seconds": row.delay_seconds} for number in numbers]
     wanted = [{"source": rows.source(row.kind), "params": one} for one in params]
     return json.dumps({"sources": wanted, "deadline": deadline_seconds}).encode()
+
+
+def _gives_way(pool: int) -> bool:
+    """Whether processes of a pool have another nice value than the pool."""
+    with suppress(ProcessLookupError):  # a process has ended; the next look sees the others
+        own = os.getpriority(os.PRIO_PROCESS, pool)
+        return any(os.getpriority(os.PRIO_PROCESS, pid) > own for pid in usage.members([pool]))
+    return True
 
 
 @contextmanager

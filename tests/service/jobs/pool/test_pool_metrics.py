@@ -24,7 +24,7 @@ def port(region_redis, hub_redis) -> Iterator[int]:
     chosen = settings_for(region_redis.url, hub_redis.url, threads=4, processes=2)
     one = msgspec.structs.replace(chosen.one(REGION), metrics=Metrics(workers_port=port))
     chosen = msgspec.structs.replace(chosen, region={REGION: one})
-    words = ["-c", PROGRAM, "forked", "-m", "tests.service.working"]
+    words = ["-c", PROGRAM, "forked", "", "-m", "tests.service.working"]
     process = Forked(words, cwd=ROOT, stdin=subprocess.PIPE, start_new_session=True)
     process.stdin.write(msgspec.json.encode(chosen))
     process.stdin.close()

@@ -36,6 +36,19 @@ def test_an_urgent_process_takes_urgent_jobs_in_their_order_and_no_others(region
     assert [job.task for job in claimer(region_redis.url, "w1").claim(3).jobs] == [bulk]
 
 
+def test_only_an_urgent_job_that_its_process_took_says_that_clients_wait(region_redis):
+    client = region_redis.client
+    enqueue(client, [task(), task()])
+    claimer(region_redis.url, "w1").claim(1)
+    urgent = claimer(region_redis.url, "u1", kind="urgent")
+    urgent.claim(1)
+    assert not client.exists(names.URGENT_SEEN)
+    enqueue_urgent(client, 1)
+    urgent.claim(1)
+    assert client.get(names.URGENT_SEEN) == b"u1"
+    assert 0 < client.pttl(names.URGENT_SEEN) <= script.URGENT_SEEN_MS
+
+
 def test_urgent_jobs_for_which_it_has_no_thread_are_the_next_ones_of_all_processes(region_redis):
     client = region_redis.client
     (bulk,) = enqueue(client, [task()])

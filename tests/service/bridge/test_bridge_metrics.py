@@ -20,7 +20,7 @@ def test_what_a_bridge_does_with_messages_is_counted(region: Region) -> None:
     tasks = region.tasks(20)
     with bridging(config, region.name) as running:
         running.wait_for("consuming")
-        assert Scrape(port).get("bridge_consuming", region=region.name) == 1
+        until(lambda: Scrape(port).get("bridge_consuming", region=region.name) == 1, "it to say that it consumes")
         region.broker.publish(*tasks, task(region.name, 99, sync=True))
         region.broker.publish(task(region.name, 100, deadline_ms=now_ms() - 60_000))
         region.broker.publish_raw(b"nonsense", task=None, request=None)

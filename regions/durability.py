@@ -47,9 +47,8 @@ class NotDurable(RuntimeError):  # noqa: N818
         super().__init__(f'{self.reason}. Fix it ({mends}), or set {relax} = "relaxed"')
 
 
-Rule = tuple[
-    str, str, str, Callable[[str], bool]
-]  # setting, expected value, how to fix it, whether a value is good enough
+# Setting, expected value, how to fix it, whether a value is good enough.
+Rule = tuple[str, str, str, Callable[[str], bool]]
 
 RULES: Final[list[Rule]] = [
     ("appendonly", "yes", "CONFIG SET appendonly yes", lambda value: value == "yes"),

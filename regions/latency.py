@@ -6,16 +6,16 @@ from collections import deque
 from typing import Final
 
 LOOKS: Final = 5
-# So many answers tell that a server is slow no more: of one that stalls, every other may be quick. One of them may be late.
+# After how many answers, of which one may be late, a slow server counts as quick: of one that stalls, every other may be quick.
 QUICK_LOOKS: Final = 15
 
 
 class Latency:
     """The times of a server's last answers. One thread adds them, any thread may read.
 
-    A server is slow from when more than half of the last ``LOOKS`` answers were late; a single late answer says nothing. It stays slow
-    until no more than one in ``QUICK_LOOKS`` of the last ``quick_looks`` was late, since a server that stalls again and again answers
-    some calls at once.
+    A server becomes slow when more than half of the last ``LOOKS`` answers were late; a single late answer says nothing. It stays slow
+    until at most one in ``QUICK_LOOKS`` of the last ``quick_looks`` answers was late, since a server that stalls again and again
+    answers some calls at once.
     """
 
     def __init__(self, late_seconds: float, quick_looks: int = QUICK_LOOKS) -> None:

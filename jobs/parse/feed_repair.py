@@ -70,11 +70,7 @@ _PLAIN: Final = frozenset(
     """.split()  # noqa: SIM905 - words read better than a list
 )
 _OF_HTML: Final = frozenset({"description", "summary", "content", "encoded"})
-_PLAIN_KIND, _HTML_KIND, _ENTRY_KIND = (
-    "plain text",
-    "text or HTML",
-    "an entry",
-)  # blanks keep them apart from element names
+_PLAIN_KIND, _HTML_KIND, _ENTRY_KIND = "plain text", "text or HTML", "an entry"  # no element's name has a blank
 _NO_HTML: Final = (_PLAIN | _OF_HTML | {"author"}) - {"title", "link", "name", "summary", "content"}
 
 

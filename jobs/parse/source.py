@@ -240,9 +240,8 @@ class Source:
             return None
         warnings: list[str] = []
         root = feed.read(page.utf8, warnings, frozenset(self.definition.namespaces.values()))
-        page.warnings += [
-            one for one in warnings if one not in page.warnings
-        ]  # [contract] blocked may have read it before
+        # [contract] blocked may have read it before.
+        page.warnings += [one for one in warnings if one not in page.warnings]
         return feed.Channel(root, page.url if _XML_BASE.search(page.utf8) is not None else "")
 
     def _rows(self, page: Page, root: Any, scope: Scope) -> Iterator[dict[str, Any]]:

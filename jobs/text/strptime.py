@@ -48,13 +48,8 @@ _FIXED: Final = {
     "V": r"\d\d",
 }
 _KNOWN: Final = frozenset("aAbBhpzZ") | _NUMBERS.keys()
-_SAME_KIND: Final = {
-    "A": "a",
-    "B": "b",
-    "h": "b",
-    "e": "d",
-    "Z": "z",
-}  # directives that mean the same: a pattern may have one of them
+# Directives that mean the same: a pattern may have one of them.
+_SAME_KIND: Final = {"A": "a", "B": "b", "h": "b", "e": "d", "Z": "z"}
 _EITHER: Final = ("Yy", "HI", "bm", "jm", "jb", "jd", "wu", "Gy", "GY")
 _BY_WEEK: Final = frozenset("UWGV")
 _TOKEN: Final = re.compile(r"%(.)|(\s+)|([^%\s])", re.DOTALL)

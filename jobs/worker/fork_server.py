@@ -56,7 +56,7 @@ def needed(settings: Settings, region: Region) -> Settings:
 
 
 def environment() -> dict[str, str]:
-    """The environment of a process that runs authors' code: without our settings. A worker gets its own over its standard input."""
+    """The environment of a process that runs authors' code: without our settings. A worker gets those it needs over standard input."""
     return {key: value for key, value in os.environ.items() if not key.startswith("NEARFETCH")}
 
 

@@ -48,9 +48,8 @@ STUCK_SECONDS: Final = 3.0  # a job that runs this long after its deadline is st
 LISTEN_SECONDS: Final = 60.0
 LISTEN_AFTER_FAILURES: Final = 5  # the back-off starts long: nobody waits for RQ's commands
 REPORTED_AFTER_MS: Final = 300  # the hub is told of jobs that run longer
-REFRESH_SECONDS: Final = (
-    10.0  # between two looks at definitions of a process whose pool tells it that they have changed
-)
+# Between two looks at definitions of a process whose pool tells it that they have changed.
+REFRESH_SECONDS: Final = 10.0
 
 log = logs.get("worker")
 

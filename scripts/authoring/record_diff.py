@@ -13,9 +13,8 @@ from difflib import SequenceMatcher
 from typing import Any, Final
 
 Record = Mapping[str, Any]
-Pair = tuple[
-    int | None, int | None
-]  # indexes from 0 in the expected and the found list; None when a list has no such record
+# Indexes from 0 in the expected and the found list; None when a list has no such record.
+Pair = tuple[int | None, int | None]
 
 SHOWN_OF_A_FIELD: Final = 3
 VALUE_WIDTH: Final = 120

@@ -29,10 +29,8 @@ from scripts.bench.pages import URL, Case, cases
 
 RATIO_MAX: Final = 1.3
 PEAK_MAX: Final = 8.0
-LIMITED: Final = (
-    "html",
-    "xml",
-)  # JSON is shown without a limit, since the standard library parses directly into the wanted values
+# JSON is shown without a limit, since the standard library parses directly into the wanted values.
+LIMITED: Final = ("html", "xml")
 WARM_BYTES: Final = 2_000
 
 

@@ -26,13 +26,8 @@ from kombu import Queue
 
 from scripts.bench import rows
 
-AMQP, REDIS, PAGES, PORT, READY = (
-    "PEER_AMQP",
-    "PEER_REDIS",
-    "PEER_PAGES",
-    "PEER_PORT",
-    "PEER_READY",
-)  # its environment variables
+# Its environment variables.
+AMQP, REDIS, PAGES, PORT, READY = "PEER_AMQP", "PEER_REDIS", "PEER_PAGES", "PEER_PORT", "PEER_READY"
 QUEUES: Final = ("threads16", "threads64", "prefork")
 WEB_THREADS: Final = 48
 ALONE_SECONDS: Final = 60

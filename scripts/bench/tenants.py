@@ -45,9 +45,8 @@ CALLS: Final = 200  # in each setting, or as many as are answered while there is
 CALLS_MIN: Final = 20
 PRESSERS: Final = 8
 LOOK_SECONDS: Final = 0.05
-REFUSED_SECONDS: Final = (
-    0.25  # until a post that got 429 is made again: Retry-After says 1, but the region must not run dry
-)
+# Until a post that got 429 is made again: Retry-After says 1, but the region must not run dry.
+REFUSED_SECONDS: Final = 0.25
 LOOK_CALLS: Final = 5
 TRIES: Final = 10
 KNOWN_SECONDS: Final = 20.0

@@ -99,9 +99,8 @@ def shown(stack: ChaosStack, history: History) -> list[str]:
     found: list[str] = []
     while time.monotonic() < end:
         with contextlib.suppress(redis.exceptions.RedisError):
-            found = [
-                letter.task for letter in letters.all() if letter.kind != "entry"
-            ]  # an entry is a region's, and no message
+            # An entry is a region's, and no message.
+            found = [letter.task for letter in letters.all() if letter.kind != "entry"]
         if {name for name, is_confirmed in history.letters.items() if is_confirmed} <= set(found):
             break
         time.sleep(LOOK_SECONDS)

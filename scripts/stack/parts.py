@@ -148,10 +148,8 @@ def _region_redis(data: DataFolder, region: str, port: int, environ: Mapping[str
 
 def _region(data: DataFolder, region: Region, dashboard_port: int, environ: Mapping[str, str]) -> list[Part]:
     name, own = region.name, configuration.of_workers(environ, region)
-    asking = {
-        **environ,
-        "NEARFETCH_DATA": str(data.path),
-    }  # its operator's requests take the folder's key, if it has one
+    # Its operator's requests take the folder's key, if it has one.
+    asking = {**environ, "NEARFETCH_DATA": str(data.path)}
     return [
         Part(f"workers-{name}", "regions", python("scripts.cli", "workers", name), own, always, stop_seconds=40),
         Part(f"bridge-{name}", "regions", python("scripts.cli", "bridge", name), environ, always),

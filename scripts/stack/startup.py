@@ -28,9 +28,8 @@ READY_SECONDS: Final = 180.0
 DEATHS_MAX: Final = 3  # a part that dies this often during the start is given up
 SAID: Final = {"bridge": "bridges", "workers": "workers"}  # part → the key of /v1/regions with its reports
 POLL_SECONDS: Final = 0.05
-LOOK_SECONDS: Final = (
-    0.5  # between two looks at how the parts do: each costs the supervisor as much as a probe costs a part
-)
+# Between two looks at how the parts do: each costs the supervisor as much as a probe costs a part.
+LOOK_SECONDS: Final = 0.5
 
 
 class Ending:
@@ -143,9 +142,8 @@ class Startup:
         for part, said in fresh.items():
             if not said:
                 return f"{part} has not reported anything yet"
-        away = [
-            reason for reason in view["reasons"] if not reason.startswith(REFUSED)
-        ]  # that may be from before this start
+        # Entries may have been refused before this start.
+        away = [reason for reason in view["reasons"] if not reason.startswith(REFUSED)]
         if away or not any(bridge["state"] == "consuming" for bridge in fresh["bridge"]):
             return f"bridge: {', '.join(away) or fresh['bridge'][0]['reason']}"
         (reason,) = [self.parts[part].not_ready() for part in self._there(f"dashboard-{name}")] or [None]

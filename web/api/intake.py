@@ -255,7 +255,7 @@ class _RecordsArrival(_Arrival):
 
 
 def _caching(new: New, owner: Owner) -> list[tuple[str, str]]:
-    """How long caches may keep records, and what else they depend on. A cache that several clients share asks none for a key."""
+    """How long caches may keep records, and what else they depend on. Records behind a key are not for caches that clients share."""
     private = "private, " if owner.key else ""
     return [("Cache-Control", f"{private}max-age={int(new.max_age)}"), ("Vary", "Accept")]
 

@@ -29,11 +29,7 @@ CLIENTS_MAX: Final = 200  # of one gateway
 CLIENTS_OF_KEY_MAX: Final = 50  # of these, so that no key takes all
 # Members of what parts report that change with each status, every 2 s, and are no news by themselves.
 AGES: Final = frozenset({"reported_at", "age_seconds", "offset_ms", "redis_used", "redis_ms"})
-OF_PARTS: Final = (
-    "bridges",
-    "workers",
-    "scale",
-)  # the members of a region with these; others have the names of sources
+OF_PARTS: Final = ("bridges", "workers", "scale")  # a region's members with these; others have the names of sources
 
 View = Mapping[str, Any]
 Shown = Callable[[View], Any]  # a region in the form in which a client wants it

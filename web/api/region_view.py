@@ -108,9 +108,7 @@ def region_view(
     messages = [*(one.message for one in faults), *(one.message for one in lasting)]
     reasons = [*([leaving] if leaving else []), *messages]
     fault_names = [*(one.name for one in faults), *(one.name for one in told)]
-    asked = [
-        pool for pool in pools if not pool.get("reason")
-    ] or pools  # without pools that can't reach their Redis now
+    asked = [pool for pool in pools if not pool.get("reason")] or pools  # others can't reach their Redis now
     latest = max(asked, key=lambda pool: pool["at_ms"], default={})  # every pool sends the totals of the whole region
     sums = traffic_view(total(state.traffic.values()))
     nothing = total(())

@@ -30,10 +30,8 @@ TIME: Final[Schema] = {
 }
 DAY: Final[Schema] = {"type": "string", "format": "date"}
 ID: Final[Schema] = {"type": "string", "pattern": "^[0-7][0-9A-HJKMNP-TV-Z]{25}$"}
-ANY_ID: Final[Schema] = {
-    "type": "string",
-    "pattern": "^[0-7][0-9A-HJKMNP-TV-Za-hjkmnp-tv-z]{25}$",
-}  # as clients may write it
+# As clients may write it.
+ANY_ID: Final[Schema] = {"type": "string", "pattern": "^[0-7][0-9A-HJKMNP-TV-Za-hjkmnp-tv-z]{25}$"}
 CURSOR: Final[Schema] = {"type": "string", "pattern": "^[0-9]{1,19}-[0-9]{1,19}$"}
 TRACEPARENT: Final[Schema] = {"type": "string", "pattern": "^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$"}
 TAKEN: Final = ("New", "Ask")  # schemas of what clients send
@@ -101,9 +99,8 @@ def _of_results() -> dict[str, Schema]:
         "retry_after": said(or_null(SECONDS), "After how many seconds."),
         "http_status": said(or_null({"type": "integer"}), "The status that the target sent."),
     }
-    timing = {
-        name: {"type": "number"} for name in ("queued_ms", "turn_ms", "fetch_ms", "parse_ms", "total_ms")
-    }  # a region's clock may be off by some ms
+    # No minimum: a region's clock may be off by some ms.
+    timing = {name: {"type": "number"} for name in ("queued_ms", "turn_ms", "fetch_ms", "parse_ms", "total_ms")}
     result = {
         "task": ID,
         "source": SOURCE,

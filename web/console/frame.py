@@ -95,9 +95,8 @@ class Parts(Struct, frozen=True):
         return self.base or f"http://{own}"
 
 
-Render = Callable[
-    ..., Page | None
-]  # (parts, exchange, …arguments of the path); None: answered, or parked and answered later
+# (parts, exchange, …arguments of the path); None: answered, or parked and answered later.
+Render = Callable[..., Page | None]
 
 
 def document_of(answer: Answer) -> Any:

@@ -286,12 +286,13 @@ def _did(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, str]
 
 
 def _timing(timing: contract.Timing) -> Html:
-    parts = [
-        ("queued", "queued", max(0.0, timing.queued_ms)),
-        ("waiting for a turn", "turn", max(0.0, timing.turn_ms)),
-        ("fetching", "fetch", max(0.0, timing.fetch_ms)),
-        ("parsing", "parse", max(0.0, timing.parse_ms)),
+    told = [
+        ("queued", "queued", timing.queued_ms),
+        ("waiting for a turn", "turn", timing.turn_ms),
+        ("fetching", "fetch", timing.fetch_ms),
+        ("parsing", "parse", timing.parse_ms),
     ]
+    parts = [(name, part, max(0.0, ms)) for name, part, ms in told]  # a region may say anything
     whole = max(timing.total_ms, sum(ms for _, _, ms in parts), 0.001)
     at, pieces = 0.0, []
     for _, part, ms in parts:

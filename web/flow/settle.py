@@ -321,5 +321,5 @@ def _why(answer: int) -> TaskError:
 
 def _has_room(parts: Mapping[str, tuple[float, int]], part: str, size: int) -> bool:
     """Whether a region's parts and their reports stay within their bounds with this one."""
-    others = [bytes_ for one, (_, bytes_) in parts.items() if one != part]
+    others = [taken for one, (_, taken) in parts.items() if one != part]
     return len(others) < PARTS_MAX and sum(others) + size <= PARTS_BYTES_MAX

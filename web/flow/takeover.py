@@ -150,9 +150,8 @@ class Takeover:
 
     def _walk(self, client: redis.Redis, now_ms: int) -> None:
         """Goes on with a walk through the open tasks of each region that loses its tasks."""
-        self._walks = {
-            region: self._walks.get(region) or _Walk() for region in self.records
-        }  # a region that begins again is walked through at once
+        # A region that begins again is walked through at once.
+        self._walks = {region: self._walks.get(region) or _Walk() for region in self.records}
         if self._sent_in_vain:
             self._sent_in_vain = False
             for walk in self._walks.values():

@@ -118,7 +118,7 @@ def test_a_regions_day_has_each_minute_once_and_none_of_the_day_before(settler, 
     tell(client, {"at": minute - 120, "arrived": 7}, {"at": minute - 86_400 - 3_600, "arrived": 9}, at_ms=now_ms)
     tell(client, {"at": minute + 3_600, "arrived": 9}, at_ms=now_ms)
     until(lambda: settler.run_once() or not client.xlen(names.out_stream("fra")), "the statuses to be read")
-    settler._acknowledge()
+    settler._streams.acknowledge()
     found = recent.read_day(client, now_ms, "fra")
     assert [one.at for one in found] == sorted(float(minute - 60 * back) for back in range(30))
     assert {one.at: one.arrived for one in found}[minute - 120] == 7

@@ -175,19 +175,25 @@ def _busiest(doing: Doing, least: int = HELD) -> tuple[int, int]:
 
 
 def _kill_bridge(doing: Doing) -> None:
-    """Kills a bridge that holds messages whose jobs are on the region's Redis already; their acks wait for the file."""
+    """Kills a bridge that holds messages whose jobs are on the region's Redis already; their acks wait for the file.
+
+    It is stopped for each look. So it acks nothing between the look that sees it wait and its end.
+    """
     stack, part, region = doing.stack, doing.fault.target, doing.region
     deadline = time.monotonic() + MOMENT_SECONDS
     while not doing.hits and time.monotonic() < deadline:
+        pid = stack.pid(part)
+        stack.signal(part, signal.SIGSTOP)
         if not _is_enqueueing(stack, region):
+            stack.signal(part, signal.SIGCONT)
             time.sleep(LOOK_SECONDS)
             continue
-        pid = stack.pid(part)
         doing.begin()
         stack.signal(part, signal.SIGKILL)
         doing.end()
+        doing.hits = 1  # or more, unless another bridge takes them before the look
         with contextlib.suppress(*connect.BROKER_AWAY):
-            doing.hits = stack.redelivered(region)
+            doing.hits = max(1, stack.redelivered(region))
         _wait_for_another(doing, pid)
     doing.hits = doing.hits or 0
 

@@ -28,8 +28,9 @@ COMMAND = (
     else [sys.executable, "-c", "from tests import supervisord; supervisord.command()"]
 )
 SECONDS = 540.0
-# What a busy machine may show once: a kill that came when nobody ran anything, a process that started late, a task that ended late.
-OF_SPEED, TRIES = ("hit anything", "s at most", " late"), 3
+# What a busy machine may show, but not in each run: a kill that came when nobody ran anything, a process that started late, a task that
+# ended late.
+OF_SPEED, TRIES = ("hit anything", "s at most", " late"), 5
 
 
 @pytest.mark.timeout(TRIES * SECONDS)
@@ -38,6 +39,7 @@ def test_what_is_killed_or_restarted_loses_doubles_and_changes_nothing():
         ["--tasks", "500", "--minutes", "0.7"] if IS_ALL else ["--tasks", "300", "--minutes", "0.5", "--faults", FAULTS]
     )
     words = ["chaos", "--seed", SEED, *load, "--json"]
+    in_each: set[str] | None = None
     for _ in range(TRIES):
         done = subprocess.run(
             [*COMMAND, *words], cwd=ROOT, capture_output=True, text=True, timeout=SECONDS - 20, check=False
@@ -46,9 +48,12 @@ def test_what_is_killed_or_restarted_loses_doubles_and_changes_nothing():
         found = json.loads(done.stdout)
         print(f"seed {found['seed']}, plan {found['plan']}: {found['tasks']}, recovery {found['recovery_seconds']}")
         faults = [one for one in found["faults"] if not one.endswith("were obliged to succeed")]
-        if not faults or not all(one.endswith(OF_SPEED) for one in faults):
+        assert all(one.endswith(OF_SPEED) for one in faults), f"seed {SEED}: {done.stdout}"
+        known = {one.lstrip("0123456789") if one.endswith(" late") else one.partition(":")[0] for one in faults}
+        in_each = known if in_each is None else in_each & known
+        if not in_each:
             break
-    assert faults == [], f"seed {SEED}: {done.stdout}"
+    assert not in_each, f"seed {SEED}: {done.stdout}"
     assert done.returncode == bool(found["faults"])
     kinds = KINDS if IS_ALL else kinds_of(FAULTS.split(","))
     # Here the faults follow each other closely, and on a busy machine each lasts longer: the long runs ask for 90 %.

@@ -134,6 +134,26 @@ def test_a_failure_waits_for_the_other_region(parts, first, last):
     assert parts.left == []
 
 
+@pytest.mark.parametrize("hops", [b"[0,[],null]", b""])
+def test_a_region_that_failed_has_the_task_no_more_and_its_hops_are_kept(parts, hops):
+    new, times = parts.asked()
+    task, trail = new.tasks[0].id, names.trail(new.id)
+    assert parts.says(new, times, "fra", "failed", trail=hops) == scripts.OUT
+    member = names.due_member(new.id, task).encode()
+    assert parts.client.zrange(names.open_tasks("fra"), 0, -1) == []
+    assert parts.client.zrange(names.open_tasks("nyc"), 0, -1) == [member]
+    assert parts.client.hget(trail, f"{task}|fra") == (hops or None)
+    if hops:
+        assert parts.client.pexpiretime(trail) == times.expires_ms
+
+
+def test_what_the_other_region_has_sent_by_the_end_is_deleted(parts):
+    new, times = parts.asked()
+    parts.settlement(new, times, "nyc", "succeeded")  # it has not been read yet
+    assert parts.says(new, times, "fra", "succeeded") == scripts.LAST
+    assert not parts.client.exists(names.result("nyc", new.tasks[0].id))
+
+
 def test_a_failure_is_the_result_if_the_other_region_says_nothing_by_the_deadline(parts):
     new, times = parts.asked()
     assert parts.says(new, times, "fra", "failed") == scripts.OUT

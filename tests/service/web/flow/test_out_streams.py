@@ -11,6 +11,7 @@ from tests.service.hub_parts import Heard, accepted, send_home, settings
 from tests.waiting import until
 from web.flow import out_streams, settle
 from web.flow.settle import Settler
+from web.hub import scripts
 from web.hub.ledger import Ledger
 from web.hub.redis import Hub
 
@@ -205,6 +206,19 @@ def test_a_region_whose_stream_was_none_is_read_apart_for_half_a_minute(parts, h
     until(lambda: settler.run_once() or ledger.read(new.id).done, "a result of the stream that was made anew")
     settler._streams._apart["fra"] = now
     until(lambda: settler.run_once() or not settler._streams._apart, "its time to be over")
+
+
+def test_why_a_group_can_t_be_made_is_told(hub_redis):
+    """A gateway whose user may not make groups would wait for entries for ever, and nobody would know why."""
+    client, streams = hub_redis.client, [names.out_stream("fra")]
+    assert scripts.GROUPS.call(client, group=names.GATEWAYS, streams=streams) == [b""]
+    assert scripts.GROUPS.call(client, group=names.GATEWAYS, streams=streams) == [b""], "it is there already"
+    client.execute_command("ACL", "SETUSER", "default", "-xgroup")
+    try:
+        (why,) = scripts.GROUPS.call(client, group=names.GATEWAYS, streams=[names.out_stream("nyc")])
+    finally:
+        client.execute_command("ACL", "SETUSER", "default", "+@all")
+    assert b"xgroup" in why.lower() or b"permission" in why.lower()
 
 
 def test_a_region_that_is_read_apart_has_a_batch_from_time_to_time_and_not_in_each_turn(parts, hub_redis, monkeypatch):

@@ -184,7 +184,12 @@ def _kill_bridge(doing: Doing) -> None:
     while not doing.hits and time.monotonic() < deadline:
         pid = stack.pid(part)
         stack.signal(part, signal.SIGSTOP)
-        if not _is_enqueueing(stack, region):
+        try:
+            is_hit = bool(pid) and _is_enqueueing(stack, region)
+        except BaseException:
+            stack.signal(part, signal.SIGCONT)
+            raise
+        if not is_hit:
             stack.signal(part, signal.SIGCONT)
             time.sleep(LOOK_SECONDS)
             continue

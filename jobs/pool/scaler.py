@@ -83,7 +83,7 @@ class Look:
     pools: dict[str, Pool]
     decided: Decided | None
     wish: Wish | None
-    has_urgent: bool = False
+    has_urgent: bool
 
 
 _pool: Final = msgspec.json.Decoder(Pool)

@@ -184,13 +184,13 @@ def _kill_bridge(doing: Doing) -> None:
     while not doing.hits and time.monotonic() < deadline:
         pid = stack.pid(part)
         stack.signal(part, signal.SIGSTOP)
+        is_hit = False
         try:
             is_hit = bool(pid) and _is_enqueueing(stack, region)
-        except BaseException:
-            stack.signal(part, signal.SIGCONT)
-            raise
+        finally:
+            if not is_hit:
+                stack.signal(part, signal.SIGCONT)
         if not is_hit:
-            stack.signal(part, signal.SIGCONT)
             time.sleep(LOOK_SECONDS)
             continue
         doing.begin()

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
@@ -198,6 +199,28 @@ def renice(pid: int, nice: int) -> bool:
     except FileNotFoundError:  # it has ended
         pass
     return True
+
+
+def may_raise_priority() -> bool:
+    """Whether this process may make a nice value smaller again: root mostly, others by RLIMIT_NICE.
+
+    Tried by a thread that ends, since each thread has a nice value of its own.
+    """
+    found: list[bool] = []
+
+    def attempt() -> None:
+        own = os.getpriority(os.PRIO_PROCESS, 0)
+        os.setpriority(os.PRIO_PROCESS, 0, own + 1)
+        try:
+            os.setpriority(os.PRIO_PROCESS, 0, own)
+        except PermissionError:
+            return
+        found.append(True)
+
+    thread = threading.Thread(target=attempt)
+    thread.start()
+    thread.join()
+    return bool(found)
 
 
 def _processors(pid: int) -> set[int]:

@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
+from regions.process import may_raise_priority
 from regions.settings import ROOT, Region, Settings
 from scripts.checks.finding import Finding
 from scripts.checks.redis_server import disk, is_here
@@ -67,7 +68,7 @@ def _installed(name: str) -> str:
         return "none"
 
 
-def limits(settings: Settings, *, has_gateway: bool, has_redis: bool) -> Iterator[Finding]:
+def limits(settings: Settings, *, has_gateway: bool, has_redis: bool, has_workers: bool) -> Iterator[Finding]:
     """Limits of this process, which its parts would have, too, and of the kernel."""
     common: dict[str, Any] = {"check": "limit", "what": "this host", "where": platform.node()}
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -107,6 +108,15 @@ def limits(settings: Settings, *, has_gateway: bool, has_redis: bool) -> Iterato
             found=str(overcommit),
             cost="a Redis here may fail to rewrite its file when memory is short",
             mend="sysctl -w vm.overcommit_memory=1, and a line in /etc/sysctl.d",
+            **common,
+        )
+    if has_workers and not os.getpriority(os.PRIO_PROCESS, 0) and not may_raise_priority():
+        yield Finding(
+            severity="better",
+            expected="the right to get back the nice value 0 (RLIMIT_NICE 20)",
+            found="none",
+            cost="after the first synchronous call, worker processes keep the nice value 15 until they are replaced; bulk costs about a tenth more CPU",
+            mend="LimitNICE=+0 in the unit of systemd, or a line for nice in /etc/security/limits.conf",
             **common,
         )
 

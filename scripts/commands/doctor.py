@@ -244,7 +244,16 @@ def _of_host(where: Place) -> Iterator[Check]:
     settings, data = where.settings, where.data
     yield Check("version", "this checkout", host.versions)
     has_redis = host.has_server(settings, where.regions)
-    yield Check("limit", "this host", lambda: host.limits(settings, has_gateway=not where.region, has_redis=has_redis))
+    yield Check(
+        "limit",
+        "this host",
+        lambda: host.limits(
+            settings,
+            has_gateway=not where.region,
+            has_redis=has_redis,
+            has_workers=bool(where.region) or data is not None,
+        ),
+    )
     yield Check(
         "disk", "this host", lambda: host.disks(settings, where.regions, data.path if data is not None else None)
     )

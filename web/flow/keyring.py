@@ -8,6 +8,7 @@ nothing, and a limit holds for all gateways together, except for clients that ca
 """
 
 import contextlib
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -43,6 +44,7 @@ class Keyring:
         self._hub, self._board = hub, Board(gateway)
         self._keys: dict[str, Key] = {}
         self._is_read = False
+        self._refreshing = threading.Lock()
         self.ended: list[Callable[[Callable[[str], bool]], None]] = []
         self.waiting: list[Mapping[str, int]] = []
         self._elsewhere: Counter[str] = Counter()
@@ -59,14 +61,15 @@ class Keyring:
 
     def refresh(self) -> None:
         """Reads the keys and how many clients wait at other gateways, and says how many wait here, unless the hub is away."""
-        try:
-            with self._hub.asking() as client:
-                found, self._elsewhere = self._board.look(client, self._waiting_here())
-        except HubUnavailable:
-            return
-        if not self._is_read or found.keys() != self._keys.keys():
-            log.info("keys read", keys=len(found))
-        self._keys, self._is_read = found, True
+        with self._refreshing:  # of two at once, the one that asked first could put its older keys over the newer ones
+            try:
+                with self._hub.asking() as client:
+                    found, self._elsewhere = self._board.look(client, self._waiting_here())
+            except HubUnavailable:
+                return
+            if not self._is_read or found.keys() != self._keys.keys():
+                log.info("keys read", keys=len(found))
+            self._keys, self._is_read = found, True
 
     def faults(self) -> list[Found]:
         """The keys that expire soon and have no successor: a key of the same name and tenant that ends later."""

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 from regions import process
-from regions.process import renice, settle_on_processor
+from regions.process import may_raise_priority, renice, settle_on_processor
 
 
 def test_a_new_process_is_kept_on_one_of_its_processors():
@@ -64,6 +64,26 @@ def test_a_nice_value_is_that_of_all_threads(monkeypatch):
         child.kill()
     monkeypatch.undo()
     assert renice(child.pid, 17)  # it has ended
+
+
+def test_whether_a_priority_may_be_raised_is_found_without_changing_any(monkeypatch):
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    told, set_priority = [], os.setpriority
+
+    def only_down(which, who, nice):
+        told.append(nice)
+        if nice <= own:
+            raise PermissionError
+        set_priority(which, who, nice)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(process.os, "setpriority", only_down)
+        assert not may_raise_priority()
+        patched.setattr(process.os, "setpriority", lambda *told: None)
+        assert may_raise_priority()
+    assert told == [own + 1, own]
+    may_raise_priority()
+    assert set(nice_values(os.getpid())) == {own}
 
 
 def test_the_processor_is_the_one_where_the_fewest_are_kept(tmp_path, monkeypatch):

@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from jobs.pool import processes as pools
 from jobs.pool.report import SOURCES_SECONDS
 from jobs.worker import fork_server as fork_servers
 from regions import names
+from regions.process import may_raise_priority
 from regions.settings import ROOT
 from tests.forked import Forked
 from tests.service.working import REGION, enqueue, out_entries, results, settings_for, task
@@ -179,26 +179,9 @@ def nice_values(pid: int) -> set[int]:
     return found
 
 
-def may_renice() -> bool:
-    """Whether a nice value may be made smaller, which not every root may; tried by a thread, since each has its own."""
-    found = []
-
-    def attempt() -> None:
-        before = os.getpriority(os.PRIO_PROCESS, 0)
-        os.setpriority(os.PRIO_PROCESS, 0, before + 1)
-        with contextlib.suppress(PermissionError):
-            os.setpriority(os.PRIO_PROCESS, 0, before)
-            found.append(before)
-
-    thread = threading.Thread(target=attempt)
-    thread.start()
-    thread.join()
-    return bool(found)
-
-
 def test_processes_for_other_tasks_give_way_while_clients_wait(start, region_redis, tmp_path):
     client, gate = region_redis.client, tmp_path / "gate"
-    pool = start(processes=2, nice=0 if may_renice() else None)
+    pool = start(processes=2, nice=0 if may_raise_priority() else None)
     until(lambda: len(pids(client)) == 2 and client.get(names.URGENT_LEASE), "all three")
     own = os.getpriority(os.PRIO_PROCESS, pool.pid)  # not 0 where an operator, or who runs the tests, chose it
     others = lambda: set().union(*map(nice_values, pids(client).values()))  # noqa: E731
@@ -209,7 +192,7 @@ def test_processes_for_other_tasks_give_way_while_clients_wait(start, region_red
     until(lambda: others() == {own or pools.NICE}, "the others to give way")
     assert set().union(*map(nice_values, urgent(client))) == {own}
     client.delete(names.URGENT_SEEN)
-    back = own if own or may_renice() else pools.NICE
+    back = own if own or may_raise_priority() else pools.NICE
     until(lambda: others() == {back}, "the others to be as before")
     gate.touch()
     until(lambda: client.zcard(names.rq_registry("finished", REGION)) == len(bulk) + 1, "all to end")

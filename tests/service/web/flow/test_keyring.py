@@ -1,5 +1,7 @@
 """The keys that a gateway reads from a real Redis, again and again."""
 
+import threading
+
 import pytest
 
 from regions import names
@@ -37,6 +39,31 @@ def test_keys_are_known_at_the_start_and_their_ends_are_told_until_it_is_stopped
     until(lambda: told[-1] == (True, False), "the end of a key")
     ring.stop()
     assert not client.exists(names.WAITING)
+
+
+def test_of_two_refreshes_at_once_the_newer_keys_stay(hub, hub_redis, monkeypatch):
+    ring, has_looked, may_go_on = Keyring(hub, "a"), threading.Event(), threading.Event()
+    look = ring._board.look
+
+    def slow_look(*told):
+        found = look(*told)
+        if threading.current_thread() is slow:
+            has_looked.set()
+            assert may_go_on.wait(60)
+        return found
+
+    monkeypatch.setattr(ring._board, "look", slow_look)
+    slow, quick = threading.Thread(target=ring.refresh), threading.Thread(target=ring.refresh)
+    slow.start()
+    assert has_looked.wait(60)
+    made = Key(id="key00001", name="x", tenant="shop", scopes=("read",), digest="d", created_ms=1)
+    keys.write(hub_redis.client, [made])
+    quick.start()
+    quick.join(0.1)
+    may_go_on.set()
+    for one in (slow, quick):
+        one.join()
+    assert ring.has("key00001")
 
 
 def test_while_the_hub_is_away_the_last_keys_count(hub, hub_redis):

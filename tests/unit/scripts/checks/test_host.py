@@ -99,11 +99,22 @@ def test_limits_of_the_machine_that_are_too_low_are_found(
         (tmp_path / name).write_text(f"{value}\n")
     monkeypatch.setattr(host, "PROC", tmp_path)
     monkeypatch.setattr(host.resource, "getrlimit", lambda _: (1024, files))
-    found = list(host.limits(settings.load({}), has_gateway=True, has_redis=True))
+    found = list(host.limits(settings.load({}), has_gateway=True, has_redis=True, has_workers=False))
     assert [(one.severity, one.expected) for one in found if one.severity != "fine"] == expected
-    assert next(host.limits(settings.load({}), has_gateway=False, has_redis=False)).severity == (
+    assert next(host.limits(settings.load({}), has_gateway=False, has_redis=False, has_workers=False)).severity == (
         "fine" if files > 512 else "wrong"
     )
+
+
+@pytest.mark.parametrize(
+    ("nice", "may", "is_told"), [(0, False, True), (0, True, False), (5, False, False)]
+)  # with a nice value of its own a pool never changes those of its processes
+def test_workers_that_could_not_get_their_nice_value_back_are_told(monkeypatch, nice, may, is_told):
+    monkeypatch.setattr(host.os, "getpriority", lambda *_: nice)
+    monkeypatch.setattr(host, "may_raise_priority", lambda: may)
+    for has_workers in (True, False):
+        found = list(host.limits(settings.load({}), has_gateway=False, has_redis=False, has_workers=has_workers))
+        assert any("RLIMIT_NICE" in one.expected for one in found) == (is_told and has_workers)
 
 
 def test_a_disk_that_is_nearly_full_is_found_and_told_once(monkeypatch, tmp_path):

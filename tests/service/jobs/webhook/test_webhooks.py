@@ -93,6 +93,17 @@ def test_a_request_that_is_refused_after_all_tells_nobody(site, receiver):
     assert site.client.zcard(names.WEBHOOKS) == site.client.zcard(names.WEBHOOKS_ENDED) == 0
 
 
+def test_a_webhook_that_somebody_deleted_is_neither_shown_nor_made_due(site, receiver):
+    new = site.begin(receiver.url)
+    site.client.delete(names.webhook(new.id))
+    site.client.zrem(names.WEBHOOKS, new.id)
+    assert site.ledger.read(new.id).webhook is None
+    settle(site.ledger, site.client, new, 0)
+    view = site.ledger.read(new.id)
+    assert (view.done, view.webhook) == (True, None)
+    assert site.client.keys("nf:webhook*") == []
+
+
 def test_a_request_without_a_webhook_leaves_nothing_at_the_hub(site):
     new = new_request()
     site.ledger.begin(new)

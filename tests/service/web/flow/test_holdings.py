@@ -103,6 +103,29 @@ def test_a_result_that_is_larger_than_any_may_be_is_deleted_though_it_was_asked_
     parts.hub.stop()
 
 
+def test_a_result_may_be_as_large_as_any_and_not_one_byte_larger(parts):
+    new, _ = parts.accepted("fra")
+    key = names.result("fra", new.tasks[0].id)
+    parts.fra.set(key, b"x" * 500)
+    size = parts.client.memory_usage(key)
+
+    def looks(bytes_max: int) -> list:
+        return scripts.SURPLUS.call(
+            parts.client,
+            cursor=0,
+            count=1_000,
+            results=holdings.ANY_RESULT,
+            of_a_region=holdings.OF_A_REGION,
+            ledger=names.ledger(""),
+            bytes_max=bytes_max,
+        )
+
+    assert looks(size) == [b"0"]
+    assert parts.client.exists(key)
+    assert looks(size - 1) == [b"0", b"fra", size]
+    assert not parts.client.exists(key)
+
+
 def test_a_region_that_fills_the_hub_is_kept_out_and_comes_back(parts, monkeypatch):
     """64 MB; a region writes until it is refused. The others write all the while, or again within moments."""
     monkeypatch.setattr(holdings, "BAR_MS", 2_000)

@@ -111,6 +111,22 @@ def test_a_publisher_that_is_stopped_leaves_the_broker(tmp_path, rabbitmq):
     assert made.unavailable
 
 
+def test_a_publisher_that_is_stopped_does_not_wait_for_a_broker_that_says_nothing(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        made = Publisher(settings(tmp_path, amqp=f"amqp://127.0.0.1:{deaf.getsockname()[1]}"))
+        for parameters in made._parameters:
+            parameters.stack_timeout = 3_600.0
+        made.start()
+        deaf.settimeout(60)
+        taken, _ = deaf.accept()
+        with taken:
+            assert taken.recv(4) == b"AMQP"
+            connection = made._connection
+            made.stop()
+            until(lambda: not made._loop.thread.is_alive(), "its thread to end")
+            connection._transport._sock.close()  # as the end of its process does
+
+
 def test_each_connection_that_is_lost_counts_once_and_another_one_is_made(publisher, capfd):
     for number in range(1, RESTARTS + 1):
         assert "rabbitmq-restarts" not in {one.name for one in publisher.faults()}

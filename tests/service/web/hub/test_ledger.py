@@ -1,6 +1,7 @@
 """The ledger on a real Redis: accepted as a whole or not at all, each task ended once, read since a cursor."""
 
 import json
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -8,6 +9,8 @@ import redis
 
 from jobs import result_frame
 from regions import connect, names
+from regions.lua_files import Folder
+from regions.script import Script
 from regions.settings import Limits
 from tests.service.hub_parts import frame, new_request
 from tests.waiting import until
@@ -398,6 +401,69 @@ def test_a_key_has_the_requests_of_a_second_at_once_and_no_more(ledger, hub_redi
         taken, moved_ms = begun(next_in_ms, rate)
         assert isinstance(taken, Begun)
         assert least_ms <= moved_ms < least_ms + 30_000
+
+
+EXCEEDED = Script(
+    Folder(Path(scripts.__file__).with_name("lua")).compose(
+        """\
+-- What `exceeded` returns at a time that is given.
+-- keys: used
+-- args: count, now, rate, open, bytes
+-- uses: now, use
+
+local limits = {rate = tonumber(rate), open = tonumber(open), bytes = tonumber(bytes)}
+return {exceeded(used, tonumber(count), tonumber(now), limits)}
+"""
+    )
+)
+AT = 29_000_000 * 60_000  # ms: a minute begins
+
+
+def exceeded(client, has: dict[str, int], at_ms: int = AT, *, rate=0, open_tasks=0, bytes_kept=0) -> list:
+    """What a key that has so much is told about one more task at a time: the limit, its value, after how many ms."""
+    client.delete("used")
+    client.hset("used", mapping=has)
+    return EXCEEDED.call(client, used="used", count=1, now=at_ms, rate=rate, open=open_tasks, bytes=bytes_kept)
+
+
+def test_bytes_of_a_key_count_until_the_minute_begins_in_which_they_expire(hub_redis):
+    client, minute = hub_redis.client, AT // 60_000
+    has = {"all": 1_000, str(minute): 1, str(minute + 1): 499, str(minute + 9): 500}
+    assert exceeded(client, has, AT - 1, bytes_kept=1_000) == [b"bytes_kept", 1_000, 1]
+    assert client.hgetall("used") == {name.encode(): b"%d" % value for name, value in has.items()}
+    assert exceeded(client, has, AT, bytes_kept=1_000) == []
+    assert client.hmget("used", "all", str(minute)) == [b"999", None]
+    for at_ms, after_ms in ((AT + 60_000 - 1, 1), (AT + 15_000, 45_000), (AT - 15_000, 60_000)):
+        later = {"all": 1_000, str(minute + 1): 500, str(minute + 9): 500}
+        assert exceeded(client, later, at_ms, bytes_kept=1_000) == [b"bytes_kept", 1_000, after_ms]
+
+
+def test_the_smallest_limits_of_a_key_are_limits(hub_redis):
+    client = hub_redis.client
+    assert exceeded(client, {"all": 0, "open": 0}, bytes_kept=1, open_tasks=1) == []
+    assert exceeded(client, {"all": 1}, bytes_kept=1) == [b"bytes_kept", 1, 60_000]
+    assert exceeded(client, {"open": 1}, open_tasks=1) == [b"open_tasks", 1, 1_000]
+
+
+def test_the_requests_of_a_second_fit_a_rate_and_the_next_one_when_a_place_is_free(hub_redis):
+    """A rate of less than one a second has one request at once."""
+    client = hub_redis.client
+    for rate, every, burst in ((1_000, 1, 1_000), (10, 100, 1_000), (1, 1_000, 1_000), (0.1, 10_000, 10_000)):
+        assert exceeded(client, {"next": AT + burst - every}, rate=rate) == []
+        assert float(client.hget("used", "next")) == AT + burst
+        refused = exceeded(client, {"next": AT + burst - every + 7}, rate=rate)
+        assert refused == [b"requests_per_second", int(rate), 7]
+        assert client.hget("used", "next") == b"%d" % (AT + burst - every + 7)
+        assert exceeded(client, {"next": AT - 5}, rate=rate) == []
+        assert float(client.hget("used", "next")) == AT + every
+
+
+def test_a_task_without_a_result_that_is_kept_leaves_no_bytes_of_its_key(ledger, hub_redis):
+    new = msgspec.structs.replace(new_request(), key=KEY)
+    times = ledger.begin(new)
+    ended = settlement(new, new.tasks[0], times, status="failed", size_bytes=0, frame=frame(new.tasks[0]))
+    assert ledger.settle([ended]) == [scripts.LAST]
+    assert hub_redis.client.hgetall(names.used(KEY)) == {b"open": b"0"}
 
 
 def test_a_request_is_accepted_once_and_by_a_lease_that_lives(ledger, hub_redis):

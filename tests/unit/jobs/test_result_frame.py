@@ -1,7 +1,9 @@
 """Result frames: what is written is what is read, bytes are counted exactly, and of what nobody can read nothing is spliced."""
 
 import json
+import re
 import tracemalloc
+from collections import deque
 
 import msgspec
 import pytest
@@ -30,6 +32,37 @@ def test_a_spliced_frame_is_the_result_with_its_records(records):
 def test_wire_bytes_are_exact_where_their_digits_change(size):
     frame = result_frame.encode(result(url="x" * size), b"[]")
     assert result_frame.head(frame).bytes.wire == len(frame)
+
+
+def test_the_wire_bytes_of_a_frame_that_gets_another_head_are_exact_too():
+    told = result(url="x" * 900)
+    frame = result_frame.encode(told, b"[]")
+    assert told.bytes.wire == len(frame) > 999
+    told.url = ""
+    again = result_frame.reframe(told, frame)
+    assert result_frame.head(again).bytes.wire == len(again) < 999
+    assert result_frame.splice(again).endswith(b',"records":[]}')
+
+
+@pytest.mark.parametrize(("size", "mark"), [(511, b"0"), (512, b"z")])
+def test_records_are_packed_from_512_bytes_on(size, mark):
+    records = b'["' + b"x" * (size - 4) + b'"]'
+    frame = result_frame.encode(result(count=1), records)
+    assert frame[:1] == mark
+    assert result_frame.splice(frame).endswith(records + b"}")
+
+
+def test_a_compressor_is_used_again_unless_it_had_to_pack_many_bytes(monkeypatch):
+    """One of large records would keep their memory."""
+    monkeypatch.setattr(result_frame, "_packers", deque())
+    most = b'["' + b"x" * (result_frame.PACKER_BYTES_MAX - 4) + b'"]'
+    idle = []
+    for records in (b" " + most, most, b" " + most, most):
+        frame = result_frame.encode(result(count=1), records)
+        assert result_frame.splice(frame).endswith(records + b"}")
+        idle.append(list(result_frame._packers))
+    one = idle[1]
+    assert (len(one), idle) == (1, [[], one, one, one])
 
 
 def test_a_result_has_every_member_that_clients_were_promised():
@@ -69,11 +102,11 @@ def test_a_reused_frame_is_another_tasks_result_for_which_nothing_was_done(recor
 
 def test_a_failed_frame_says_why_and_whose_fault_it_was():
     error = errors.RateLimited("later", http_status=429, retry_after=30.0)
-    spliced = json.loads(result_frame.splice(result_frame.failed(result(), error)))
+    spliced = json.loads(result_frame.splice(result_frame.failed(result(count=5), error)))
     assert spliced["error"] == {
         "type": "rate_limited", "message": "later", "origin": "target", "retryable": True, "retry_after": 30.0, "http_status": 429,
     }  # fmt: skip
-    assert spliced["records"] == []
+    assert (spliced["records"], spliced["count"]) == ([], 0)
 
 
 def test_what_unpacks_to_more_than_was_said_is_not_unpacked_further():
@@ -101,6 +134,50 @@ def test_a_whole_frame_is_told_as_it_came():
         result_frame.splice_checked(frame, "T", "fra", len(records) - 1)
 
 
+def unfinished(records: bytes) -> bytes:
+    """All of some records, packed, without the end of the packing."""
+    return zstd.ZstdCompressor().compress(records, mode=zstd.ZstdCompressor.FLUSH_BLOCK)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"z%b" % unfinished(b"[1]"),
+        b"z%b" % (zstd.compress(b"[1]") + b"x"),
+        b"z%b" % (zstd.compress(b"[1]") * 2),
+        b"0[1]\xff",
+    ],
+    ids=["unfinished", "more behind", "two", "no text"],
+)
+def test_records_that_are_not_packed_as_one_are_refused(body):
+    head = result_frame.encode(result(), b"[]").partition(b"\n")[0][1:]
+    frame = body[:1] + head + b"\n" + body[1:]
+    with pytest.raises(ValueError):
+        result_frame.splice_checked(frame, "t1", "fra", 100)
+
+
+def test_records_that_were_packed_piece_by_piece_may_have_all_bytes_that_they_may():
+    """Their packing ends with an empty piece, which has to be read, too."""
+    head = result_frame.encode(result(), b"[]").partition(b"\n")[0][1:]
+    packer = zstd.ZstdCompressor()
+    packed = packer.compress(b"[1]", mode=zstd.ZstdCompressor.FLUSH_BLOCK) + packer.flush(
+        zstd.ZstdCompressor.FLUSH_FRAME
+    )
+    frame = b"z" + head + b"\n" + packed
+    assert result_frame.splice_checked(frame, "t1", "fra", 3).endswith(b',"records":[1]}')
+    with pytest.raises(ValueError, match="expected 2 bytes"):
+        result_frame.splice_checked(frame, "t1", "fra", 2)
+
+
+@pytest.mark.parametrize("end", [b"", b"x", b"\r"])
+def test_a_head_without_an_end_is_none(end):
+    frame = result_frame.encode(result(), b"[]").partition(b"\n")[0] + end
+    with pytest.raises(ValueError, match="expected a result frame"):
+        result_frame.check_head(frame, "t1", "fra", 100)
+    with pytest.raises(ValueError, match="expected a result frame"):
+        result_frame.splice_checked(frame, "t1", "fra", 100)
+
+
 def levels(value) -> int:
     if not isinstance(value, list | dict):
         return 0
@@ -119,3 +196,10 @@ def test_levels_of_a_value_are_counted_whatever_its_texts_have(value, most):
         patch.setattr(result_frame, "LEVELS_MAX", most)
         patch.setattr(result_frame, "PIECE", 3)
         assert result_frame._is_deep(json.dumps([value]).encode()) == (levels([value]) > most)
+
+
+@given(st.text(st.sampled_from("0123456789,x"), max_size=20).map(str.encode), st.integers(1, 5))
+def test_a_long_number_is_found_wherever_it_stands(text, most):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(result_frame, "DIGITS_MAX", most)
+        assert result_frame._has_long_number(text) == bool(re.search(rb"[0-9]{%d}" % (most + 1), text))

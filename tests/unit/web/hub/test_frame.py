@@ -8,6 +8,7 @@ from backports import zstd
 from hypothesis import given
 
 from jobs import contract, result_frame
+from jobs.errors import Expired
 from tests.unit.web.heads import TASK, frames, head
 from web.api import rows
 from web.http.problems import Problem
@@ -96,6 +97,12 @@ def test_of_a_frame_in_the_history_no_more_is_unpacked_than_was_counted_when_it_
     assert is_unreadable(parsed(frame.spliced(kept, TASK, "", result_frame.head(kept).bytes.records)))
     honest = b"0" + head(bytes={"records": len(RECORDS)}).encode() + b"\n" + RECORDS
     assert frame.whole(honest, TASK.encode(), BY, str(len(RECORDS)).encode()) == honest
+
+
+def test_a_result_that_the_hub_makes_says_that_nobody_tried():
+    found = parsed(result_frame.splice(frame.made(TASK, "ecb.rates", "fra", "expired", Expired("no result came"))))
+    assert (found["task"], found["source"], found["region"], found["status"]) == (TASK, "ecb.rates", "fra", "expired")
+    assert (found["attempts"], found["count"], found["error"]["message"]) == (0, 0, "no result came")
 
 
 def nested(levels: int) -> bytes:

@@ -93,6 +93,20 @@ def test_a_request_that_is_refused_after_all_tells_nobody(site, receiver):
     assert site.client.zcard(names.WEBHOOKS) == site.client.zcard(names.WEBHOOKS_ENDED) == 0
 
 
+@pytest.mark.parametrize("ago_ms", [0, 1_000, 60_000])
+def test_a_webhook_is_due_when_its_request_ends_unless_that_was_accepted_a_moment_ago(site, receiver, ago_ms):
+    new = site.begin(receiver.url)
+    accepted = int(site.client.hget(names.ledger(new.id), "accepted")) - ago_ms
+    site.client.hset(names.ledger(new.id), "accepted", accepted)
+    settle(site.ledger, site.client, new, 0)
+    key = names.webhook(new.id)
+    ended, due = map(int, site.client.hmget(key, "ended", "next"))
+    assert due == max(ended, accepted + scripts.TAKEN_BACK_MS)
+    assert site.client.zscore(names.WEBHOOKS, new.id) == due
+    assert site.client.zscore(names.WEBHOOKS_ENDED, new.id) == ended
+    assert site.client.pexpiretime(names.webhook_ledger(new.id)) == site.client.pexpiretime(key)
+
+
 def test_a_webhook_that_somebody_deleted_is_neither_shown_nor_made_due(site, receiver):
     new = site.begin(receiver.url)
     site.client.delete(names.webhook(new.id))

@@ -458,6 +458,15 @@ def test_the_requests_of_a_second_fit_a_rate_and_the_next_one_when_a_place_is_fr
         assert float(client.hget("used", "next")) == AT + every
 
 
+def test_a_result_counts_for_its_key_until_the_minute_is_over_in_which_it_expires(ledger, hub_redis):
+    new = msgspec.structs.replace(new_request(("fra", "fra")), key=KEY)
+    times = ledger.begin(new)
+    put_results(hub_redis.client, new)
+    ledger.settle([settlement(new, task, times) for task in new.tasks])
+    minute = b"%d" % (times.expires_ms // 60_000 + 1)
+    assert hub_redis.client.hgetall(names.used(KEY)) == {b"open": b"0", b"all": b"1400", minute: b"1400"}
+
+
 def test_a_task_without_a_result_that_is_kept_leaves_no_bytes_of_its_key(ledger, hub_redis):
     new = msgspec.structs.replace(new_request(), key=KEY)
     times = ledger.begin(new)

@@ -145,7 +145,7 @@ def unfinished(records: bytes) -> bytes:
         b"z%b" % unfinished(b"[1]"),
         b"z%b" % (zstd.compress(b"[1]") + b"x"),
         b"z%b" % (zstd.compress(b"[1]") * 2),
-        b"0[1]\xff",
+        b'0["\xff"]',
     ],
     ids=["unfinished", "more behind", "two", "no text"],
 )

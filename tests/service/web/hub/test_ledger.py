@@ -441,6 +441,13 @@ def test_the_smallest_limits_of_a_key_are_limits(hub_redis):
     assert exceeded(client, {"open": 1}, open_tasks=1) == [b"open_tasks", 1, 1_000]
 
 
+def test_a_key_whose_limits_were_lifted_has_none(hub_redis):
+    """What it used up to then stays known."""
+    has = {"open": 99, "all": 5_000, str(AT // 60_000 + 1): 5_000, "next": AT + 60_000}
+    assert exceeded(hub_redis.client, has) == []
+    assert hub_redis.client.hgetall("used") == {name.encode(): b"%d" % value for name, value in has.items()}
+
+
 def test_the_requests_of_a_second_fit_a_rate_and_the_next_one_when_a_place_is_free(hub_redis):
     """A rate of less than one a second has one request at once."""
     client = hub_redis.client

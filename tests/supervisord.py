@@ -112,10 +112,10 @@ def run(words: list[str], environ: Mapping[str, str]) -> None:
     os.environ.clear()
     os.environ.update(environ)
     if words[:2] == ["scripts.cli", "workers"]:
-        from jobs.pool import examiner, processes
+        from jobs.pool import child, examiner
         from jobs.worker import fork_server
 
-        forked.forks(processes, fork_server, examiner)
+        forked.forks(child, fork_server, examiner)
     forked.shown_as([sys.executable, "-m", *words])
     sys.argv[:] = ["-m", *words[1:]]
     runpy._run_module_as_main(words[0])

@@ -9,116 +9,56 @@
      └ Reporter (thread)      tells the hub
 
 An urgent task is one for which a client waits; each pool has one process for them. A suspect is a task that was running when its
-process died; it runs again alone, in a process of its own.
-
-On each turn of its claim loop a child writes a byte to a socket: its beat. The socket is local, so beats go on while Redis is away.
-Over the same socket the pool tells it that definitions have changed: one process of a machine looks at their files for all.
+process died; it runs again alone, in a process of its own. One process of a machine looks at the files of definitions for all.
 """
 
 import contextlib
 import os
-import random
 import secrets
 import select
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from typing import Any, Final
 
-import msgspec
 import redis
 
+from jobs.pool.child import WORKER, Child, Slot, spawn
 from jobs.pool.metrics import Metrics
 from jobs.pool.report import Reporter
 from jobs.pool.scaler import Processes, Scaler
 from jobs.queue.claim import Kind
-from jobs.queue.clock import LEASE_MS, clock_of
+from jobs.queue.clock import clock_of
 from jobs.queue.reaper import Reaper
 from jobs.queue.script import ALONE_MAX
-from jobs.worker.fork_server import Forked, ForkServer, environment, needed
-from jobs.worker.stop import DRAIN_SECONDS, FLUSH_SECONDS, RETIRE, START_SECONDS, STUCK_BEAT, Stop, signals_wake
+from jobs.worker.fork_server import Forked, ForkServer, needed
+from jobs.worker.stop import DRAIN_SECONDS, FLUSH_SECONDS, RETIRE, STUCK_BEAT, Stop, signals_wake
 from regions import connect, durability, logs
 from regions.metrics import Endpoint
-from regions.process import Residents, cpu_seconds, renice, settle_on_processor
+from regions.process import Residents, cpu_seconds, renice
 from regions.schedule import Scale
-from regions.settings import ROOT, Region, Settings
+from regions.settings import Region, Settings
 
 WATCH_SECONDS: Final = 1.0  # how long one turn waits to be told of something; then it reads beats
 TURN_SECONDS: Final = 0.05  # from a turn that was told of something to the next one, at least
 STARTS_SECONDS: Final = 0.2  # how long one turn waits while suspects wait for their processes
-SILENT_SECONDS: Final = 2 * LEASE_MS / 1000  # a child without a beat for this long hangs
 HUNG_SECONDS: Final = 4.0  # a child without a beat for this long is reported to the hub
 DEATHS_SECONDS: Final = 60.0  # for which deaths are counted
 MEMORY_CHECK_SECONDS: Final = 2.0  # between two looks at memory
-STEADY_SECONDS: Final = 10.0  # a process that lived this long is replaced at once when it dies
-BACKOFF_MAX_SECONDS: Final = 5.0  # before a child is replaced that died early again and again
 STOP_SECONDS: Final = DRAIN_SECONDS + FLUSH_SECONDS + 5.0  # of a warm stop; what still runs then is killed
 ALONE_A_TURN: Final = 4  # processes for suspects that start in one turn
 COLD_SECONDS: Final = FLUSH_SECONDS + 5.0
 # Of normal processes while clients wait for urgent tasks. All that they wait for comes first: their tasks' own process, the
 # Redis, the bridge, on a small machine also the hub. Without such clients it would only wake them for smaller batches.
 NICE: Final = 15
-CHANGED: Final = b"."  # what a process is told when definitions have changed
-WORKER: Final = (sys.executable, "-m", "jobs.worker")
 
 log = logs.get("workers")
-
-
-@dataclass(slots=True)
-class Child:
-    """A worker process and its socket; times in monotonic seconds."""
-
-    name: str
-    process: subprocess.Popen[bytes] | Forked
-    pipe: int
-    started: float
-    page: int  # where it counts (jobs.worker.meter)
-    beat: float | None = None
-    is_killed: bool = False
-    nice: int = 0
-
-    def beats(self) -> bytes:
-        """What it has written to its socket since the last call."""
-        # A reset: it has ended before it read what it was told.
-        with contextlib.suppress(BlockingIOError, ConnectionResetError):
-            return os.read(self.pipe, 65536)
-        return b""
-
-    def tell(self) -> None:
-        """Tells it that definitions have changed."""
-        with contextlib.suppress(OSError):  # it has ended, or has not read for long
-            os.write(self.pipe, CHANGED)
-
-    def is_silent(self, now: float) -> bool:
-        """Whether its loop hangs and it was not killed yet."""
-        if self.is_killed:
-            return False
-        return now - self.started > START_SECONDS if self.beat is None else now - self.beat > SILENT_SECONDS
-
-
-@dataclass(slots=True, eq=False)
-class Slot:
-    """A place for one process. ``failures`` counts short lives in a row."""
-
-    number: int
-    kind: Kind = "normal"
-    child: Child | None = None
-    failures: int = 0
-    not_before: float = 0.0
-
-    def hold_off(self, started: float, now: float) -> float:
-        """How many seconds the place waits after a child of that age: longer after several short lives. Sets ``not_before``."""
-        self.failures = 0 if now - started >= STEADY_SECONDS else self.failures + 1
-        delay: float = random.uniform(0.5, 1) * min(BACKOFF_MAX_SECONDS, 0.1 * 2 ** min(self.failures, 10))
-        self.not_before = now + delay
-        return delay
 
 
 class Pool:
@@ -360,48 +300,17 @@ class Pool:
             ours.setblocking(False)
             page = self._metrics.pages.take()
             undo.callback(self._metrics.pages.give_back, page)
+            ahead_ms = clock_of(self._client).ahead_of_boot_ms
             process: subprocess.Popen[bytes] | Forked
             if kind == "normal":
-                process = self._spawn(name, theirs.fileno(), page)
+                meters, command = self._metrics.pages.descriptor, [*self._command, self._region.name, name]
+                process = spawn(
+                    command, self._settings, beat=theirs.fileno(), meters=meters, page=page, ahead_ms=ahead_ms
+                )
             else:
-                ahead_ms = clock_of(self._client).ahead_of_boot_ms
                 process = self._fork_server.start(name, theirs.fileno(), kind, page, ahead_ms)
             undo.pop_all()
         return Child(name, process, ours.detach(), time.monotonic(), page)
-
-    def _spawn(self, name: str, beat: int, page: int) -> subprocess.Popen[bytes]:
-        ahead_ms = clock_of(self._client).ahead_of_boot_ms
-        known = [] if ahead_ms is None else ["--clock", str(ahead_ms)]
-        meters = self._metrics.pages.descriptor
-        process = subprocess.Popen(
-            [
-                *self._command,
-                self._region.name,
-                name,
-                "--settings",
-                "-",
-                "--beat",
-                str(beat),
-                "--meters",
-                str(meters),
-                "--page",
-                str(page),
-                *known,
-                *of(),
-            ],
-            cwd=ROOT,
-            env=environment(),
-            stdin=subprocess.PIPE,
-            pass_fds=[beat, meters],
-        )
-        settle_on_processor(process.pid)
-        assert process.stdin is not None
-        try:
-            process.stdin.write(msgspec.json.encode(self._settings))
-            process.stdin.close()
-        except BrokenPipeError:
-            log.warning("a worker ended before it read its settings", worker=name)
-        return process
 
     def _watch(self) -> None:
         """Waits to be told of something, reads beats, removes children that died, kills silent ones."""
@@ -514,12 +423,6 @@ class Pool:
     def _signal(self, number: int) -> None:
         for child in self._children():
             child.process.send_signal(number)
-
-
-def of() -> list[str]:
-    """The part of a worker's command line that tells people whose it is: the file of its settings, if there is one."""
-    file = os.environ.get("NEARFETCH_CONFIG", "")
-    return ["--of", file] if file else []
 
 
 def run(

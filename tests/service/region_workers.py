@@ -30,13 +30,13 @@ from tests.waiting import until
 PROGRAM = """
 import sys, msgspec
 from jobs.pool import examiner
-from jobs.pool import processes as pool
+from jobs.pool import child, processes as pool
 from jobs.worker import fork_server, stop
 from regions import logs
 from regions.settings import Settings
 from tests import forked
 stop.follow_parent()
-forked.forks(pool, fork_server, examiner)
+forked.forks(child, fork_server, examiner)
 logs.configure("json")
 settings = msgspec.json.decode(sys.stdin.buffer.read(), type=Settings)
 sys.exit(pool.run(settings, "fra", (sys.executable, *sys.argv[1:])))

@@ -13,6 +13,7 @@ import pytest
 from rq import Queue
 from rq import Worker as RqWorker
 
+from jobs.pool import child
 from jobs.pool import processes as pools
 from jobs.pool.report import SOURCES_SECONDS
 from jobs.worker import fork_server as fork_servers
@@ -26,7 +27,7 @@ from tests.waiting import until
 # The pool as `run` runs it, with the tests' runner in its workers.
 PROGRAM = """
 import os, sys, msgspec
-from jobs.pool import processes as pool
+from jobs.pool import child, processes as pool
 from jobs.worker import fork_server, stop
 from regions import logs
 from regions.settings import Settings
@@ -36,7 +37,7 @@ own = sys.argv.pop(1) == "own"
 if nice := sys.argv.pop(1):
     os.setpriority(os.PRIO_PROCESS, 0, int(nice))
 if sys.argv[1:] == ["-m", "tests.service.working"]:
-    forked.forks(pool, *([] if own else [fork_server]))
+    forked.forks(child, *([] if own else [fork_server]))
 logs.configure("json")
 settings = msgspec.json.decode(sys.stdin.buffer.read(), type=Settings)
 sys.exit(pool.run(settings, "fra", (sys.executable, *sys.argv[1:])))
@@ -252,7 +253,7 @@ def test_a_process_whose_loop_hangs_is_told_killed_and_replaced(start, region_re
     os.kill(pid, signal.SIGSTOP)
     until(lambda: status(hub_redis.client).get("hung") == 1, "it to be told that one hangs")
     assert not is_gone(pid)
-    until(lambda: is_gone(pid), "its death", pools.SILENT_SECONDS + 60)
+    until(lambda: is_gone(pid), "its death", child.SILENT_SECONDS + 60)
     until(lambda: pids(client) and name not in pids(client), "another worker")
 
 
@@ -340,7 +341,7 @@ def test_a_pool_that_waits_for_its_redis_can_be_stopped(start, region_redis, tmp
 def test_a_redis_below_the_floor_is_refused(start, region_redis, hub_redis, monkeypatch, caplog):
     monkeypatch.setattr("regions.connect.REDIS_FLOOR", (99, 0))
     settings = settings_for(region_redis.url, hub_redis.url)
-    assert pools.Pool(settings, settings.one(REGION), pools.WORKER).run() == 1
+    assert pools.Pool(settings, settings.one(REGION), child.WORKER).run() == 1
 
 
 def test_settings_that_a_worker_refuses_end_the_pool(start):

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 import redis
 
-from jobs.pool.processes import Child
+from jobs.pool.child import Child
 from jobs.queue import claim
 from jobs.worker.worker import Worker
 from regions import names

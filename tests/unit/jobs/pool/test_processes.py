@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.pool.processes import CHANGED, Pool, Slot
+from jobs.pool.child import CHANGED, Slot
+from jobs.pool.processes import Pool
 from regions.settings import Region, Settings
 from tests.waiting import until
 

@@ -304,14 +304,16 @@ def test_a_large_request_is_read_for_the_history_a_piece_at_a_time(stack, store,
 
 def test_a_request_that_expires_while_it_is_read_for_the_history_is_given_up(stack, store, monkeypatch, capfd):
     monkeypatch.setattr(archive, "READ_BYTES", 2_000)
-    real = stack.gateway.archiver._whole
+    real, has_ended = stack.gateway.archiver._whole, threading.Event()
 
     def late(view):
+        assert has_ended.wait(60)
         lose(stack, view.id)
         return real(view)
 
     monkeypatch.setattr(stack.gateway.archiver, "_whole", late)
     request = finished(stack, *["demo.plain"] * 3, records=b'[{"name":"%b"}]' % (b"x" * 1_500))
+    has_ended.set()
     until(lambda: not stack.hub.client.zcard(names.ARCHIVE), "nothing left to archive")
     assert not store.has(request["id"])
     assert "expired before it was archived" in capfd.readouterr().out

@@ -6,7 +6,8 @@ operator, and Lua is changed by ours alone: comparisons, constants, conditions, 
 Left out by rule, since it is no guard of anything:
 
     what is said        log lines and the conditions of nothing else, f-strings, __repr__, docstrings
-    declarations        defaults of a class's fields, ``frozen=``, ``kw_only=``, ``slots=``, ``gc=``; ``strict=`` of zip asserts
+    declarations        defaults of a class's fields, ``frozen=``, ``kw_only=``, ``slots=``, ``gc=``; ``strict=`` of zip asserts;
+                        ``usedforsecurity=`` of a hash
     how a process ends  ``daemon=`` of a thread
     fallbacks           the number of ``found or 0``, and of ``found.get(name, 0)``
     tuning              numbers of constants, of two digits and more, of ``join(5)``, ``wait(5)`` and ``connections=2``: one
@@ -66,6 +67,7 @@ DECLARED: Final = (
     "eq",
     "daemon",
     "connections",
+    "usedforsecurity",
 )  # keywords whose values guard nothing
 LUA_STATEMENT: Final = re.compile(r"^\s*([\w.]+\(.*\)|[\w.\[\]\"' ,]+ = [^{]*[^{,(])$")
 LUA_BEGINS: Final = re.compile(r"^\s*redis\.call\(.*[,(]$")  # a statement of several lines

@@ -74,6 +74,15 @@ def test_a_batch_is_durable_once_its_process_says_so(settled: Settled, region_re
 
 
 @patient
+def test_no_replica_is_waited_for(settled: Settled, region_redis, monkeypatch) -> None:
+    """A region's Redis has none."""
+    monkeypatch.setattr(durable, "BLOCK_SECONDS", 3_600.0)
+    settled.durable.submit(run_id(region_redis), "one")
+    until(lambda: "one" in settled.results, "the file to be written")
+    assert settled.results == {"one": None}
+
+
+@patient
 def test_batches_that_come_while_it_waits_share_the_next_fence(settled: Settled, region_redis) -> None:
     taker = run_id(region_redis)
     for number in range(100):

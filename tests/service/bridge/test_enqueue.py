@@ -147,6 +147,16 @@ def test_a_full_redis_refuses_the_batch_and_keeps_no_half_of_a_job(enqueuer: Enq
     assert write(enqueuer, task("fra", 1), task("fra", 2)).ready == 2
 
 
+@pytest.mark.parametrize("key", [names.RQ_QUEUES, names.rq_queue("fra")])
+def test_a_batch_whose_queue_is_none_or_can_not_be_shown_is_refused_as_a_whole(
+    enqueuer: Enqueuer, region_redis, key: str
+) -> None:
+    region_redis.client.set(key, "somebody's")
+    written = write(enqueuer, task("fra", 1), task("fra", 2))
+    assert ["WRONGTYPE" in str(one) for one in written.refusals] == [True, True]
+    assert written.ready == 0
+
+
 def test_a_frozen_redis_is_an_error_after_the_time_out_and_closes_the_connection(region_redis) -> None:
     client = connect.open_redis(region_redis.url, name="test-bridge", block_seconds=5.0)
     enqueuer = Enqueuer(client, "fra")

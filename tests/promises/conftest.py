@@ -22,12 +22,12 @@ __all__ = ["hub_redis", "kept_redis", "origin", "pool", "region_redis", "start_r
 # A pool as `nearfetch workers` runs one, with the test's own program in its workers. Who is paused is not killed for it.
 PROGRAM = """
 import sys, msgspec
-from jobs.pool import child, processes as pool
+from jobs.pool import child, examiner, processes as pool
 from jobs.worker import fork_server
 from regions import logs
 from regions.settings import Settings
 from tests import forked
-forked.forks(child, fork_server)
+forked.forks(child, fork_server, examiner)
 logs.configure("json")
 child.SILENT_SECONDS = float(sys.argv[1])
 settings = msgspec.json.decode(sys.stdin.buffer.read(), type=Settings)

@@ -27,7 +27,7 @@ from tests.waiting import until
 # The pool as `run` runs it, with the tests' runner in its workers.
 PROGRAM = """
 import os, sys, msgspec
-from jobs.pool import child, processes as pool
+from jobs.pool import child, examiner, processes as pool
 from jobs.worker import fork_server, stop
 from regions import logs
 from regions.settings import Settings
@@ -37,7 +37,7 @@ own = sys.argv.pop(1) == "own"
 if nice := sys.argv.pop(1):
     os.setpriority(os.PRIO_PROCESS, 0, int(nice))
 if sys.argv[1:] == ["-m", "tests.service.working"]:
-    forked.forks(child, *([] if own else [fork_server]))
+    forked.forks(child, examiner, *([] if own else [fork_server]))
 logs.configure("json")
 settings = msgspec.json.decode(sys.stdin.buffer.read(), type=Settings)
 sys.exit(pool.run(settings, "fra", (sys.executable, *sys.argv[1:])))

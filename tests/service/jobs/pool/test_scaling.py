@@ -27,14 +27,14 @@ from tests.waiting import until
 PROGRAM = """
 import sys, time, msgspec
 from pathlib import Path
-from jobs.pool import child, processes as pool
+from jobs.pool import child, examiner, processes as pool
 from jobs.worker import stop
 from regions import logs
 from regions.schedule import Scale
 from regions.settings import Settings
 from tests import forked
 stop.follow_parent()
-forked.forks(child)
+forked.forks(child, examiner)
 logs.configure("json")
 settings = msgspec.json.decode(sys.stdin.buffer.read(), type=Settings)
 scale, clock = map(Path, sys.argv[1:])

@@ -2,12 +2,15 @@
 
 import contextlib
 import gc
+import json
 import os
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import pytest
+from execnet import gateway_base, gateway_io
 from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
 
@@ -77,7 +80,22 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.update(made.enter_context(broker.shared(os.environ)))
         if config.getoption("numprocesses", None):
             os.environ.update(forked.share())
+            fork_workers(config.invocation_params.args)
         config.add_cleanup(made.close)
+
+
+def fork_workers(words: Sequence[str | os.PathLike[str]]) -> None:
+    """Has xdist's worker processes forked from one that has read the tests, instead of starting Python for each."""
+    os.environ["TEST_COLLECTED"] = json.dumps([os.fspath(one) for one in words])
+
+    class Worker(gateway_io.Popen2IOMaster):
+        def __init__(self, args: Sequence[str], execmodel: gateway_base.ExecModel) -> None:
+            self.popen = process = forked.Forked(
+                args[args.index("-c") :], imported=("tests.collected",), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            )
+            gateway_base.Popen2IO.__init__(self, process.stdin, process.stdout, execmodel=execmodel)
+
+    gateway_io.Popen2IOMaster = Worker
 
 
 def pytest_collection_finish() -> None:

@@ -41,6 +41,12 @@ until epmd -names >/dev/null 2>&1; do
 done
 exec "$0"
 """
+# What a node needs anyway is loaded at once, and where modules are is read once: by itself it loads one after the other, and looks for
+# each in a hundred folders. That takes a third of a start's CPU.
+PRELOAD: Final = """code:set_path(code:get_path(), cache),
+code:ensure_modules_loaded([list_to_atom(filename:basename(File, ".beam"))
+    || Of <- [rabbit_common, rabbit, rabbitmq_prelaunch, ra, mnesia, khepri], is_list(code:lib_dir(Of)),
+       File <- filelib:wildcard(code:lib_dir(Of) ++ "/ebin/*.beam")])."""
 SBIN: Final = "/usr/local/sbin:/usr/sbin:/sbin"  # a user's PATH has none of them
 
 
@@ -195,7 +201,7 @@ class RabbitMQ:
             node if has_epmd else ["/bin/sh", "-c", WITH_EPMD, *node],
             self.folder / "rabbitmq.log",
             broker_answers(self.url),
-            self.environment(),
+            {**self.environment(), "ERL_AFLAGS": f"-eval '{PRELOAD}'"},  # what it starts with; rabbitmqctl does without
         )
 
     def epmd(self) -> Service:

@@ -3,8 +3,8 @@
     with Forked(["-m", "jobs.worker", "fra", "w1"], stdin=subprocess.PIPE) as process:   # like subprocess.Popen([sys.executable, …])
 
 A forked process is a process of its own, with its own standard streams, environment and working folder, and a child of the
-server that it was forked from. Its environment in /proc is the server's, and its memory holds all that the server imported:
-what looks at these is started by ``subprocess``. The server ends with the tests' process, and kills what it forked then.
+server that it was forked from. Its memory holds all that the server imported: what looks at that is started by ``subprocess``.
+The server ends with the tests' process, and kills what it forked then.
 Where several processes of tests make one run, one server forks for all of them (``share``).
 """
 
@@ -26,7 +26,7 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -41,10 +41,13 @@ COMMAND = GATEWAY = BRIDGE = (
 AUTHORING = ("scripts.cli", "scripts.commands.source_try", "scripts.commands.source_samples")
 UP = ("scripts.stack.up", "tests.supervisord")
 EXAMINER = ("jobs.pool.examiner", "jobs.parse.examine")
-ALL = tuple(dict.fromkeys((*WORKER, *COMMAND, *AUTHORING, *UP, *EXAMINER)))
+STORE = ("tests.document_store",)
+STACK = (*COMMAND, *WORKER, *EXAMINER, *STORE, "scripts.stack.wan", "scripts.site.site", "supervisor.supervisord")
+ALL = tuple(dict.fromkeys((*STACK, *AUTHORING, *UP)))
 SHARED = "TEST_FORKS"  # in the environment of a run: where its server listens, and what that has imported
 MESSAGE_BYTES, DESCRIPTORS_MAX = 200_000, 32
 STOPS = (signal.SIGTERM, signal.SIGINT)
+ROOM = 16_000  # bytes for the environment of what is forked, in /proc
 FIRST_FREE = 200  # received descriptors are moved there, so that none has a number that another one is to have
 
 
@@ -107,7 +110,11 @@ def run(
     """Like ``subprocess.run([sys.executable, *words], capture_output=True, …)``."""
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
     with Forked(words, **{**streams, **options}) as process:
-        out, err = process.communicate(timeout=timeout)
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except BaseException:
+            process.kill()  # as ``subprocess.run``: the end of ``with`` waits for it
+            raise
     done = subprocess.CompletedProcess(words, process.returncode, out, err)
     if check:
         done.check_returncode()
@@ -137,12 +144,12 @@ def forks(*modules: ModuleType) -> None:
             subprocess.Popen.__init__(self, _without_options(command[1:]), **options)
 
     for module in modules:
-        module.subprocess = _with(Own)
+        module.subprocess = starting(Own)
 
 
 def python(imported: tuple[str, ...]) -> SimpleNamespace:
     """``subprocess`` for a module that starts Python by ``Popen([sys.executable, …])``: the process is forked instead."""
-    return _with(lambda command, **options: Forked(_without_options(command[1:]), imported=imported, **options))
+    return starting(lambda command, **options: Forked(_without_options(command[1:]), imported=imported, **options))
 
 
 def _without_options(words: Sequence[str]) -> list[str]:
@@ -150,7 +157,8 @@ def _without_options(words: Sequence[str]) -> list[str]:
     return list(words[1:] if words[0] == "-P" else words)
 
 
-def _with(popen: Callable[..., subprocess.Popen]) -> SimpleNamespace:
+def starting(popen: Callable[..., subprocess.Popen]) -> SimpleNamespace:
+    """``subprocess`` with another ``Popen``."""
     return SimpleNamespace(**vars(subprocess) | {"Popen": popen})
 
 
@@ -201,7 +209,12 @@ def _started(imported: tuple[str, ...], listener: socket.socket | None = None) -
     code = f"from tests import forked; forked.serve({numbers[0]}, {imported!r}, listener={numbers[1:]})"
     with theirs:
         process = subprocess.Popen(
-            [sys.executable, "-c", code], cwd=ROOT, pass_fds=numbers, stdin=subprocess.DEVNULL, start_new_session=True
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            env={**os.environ, "TEST_ROOM": " " * ROOM, "OPENBLAS_NUM_THREADS": "1"},  # who forks has no threads
+            pass_fds=numbers,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
         )
 
     def end() -> None:
@@ -293,11 +306,20 @@ def keep_shared() -> None:
     gc.freeze()
 
 
-def shown_as(words: Sequence[str]) -> None:
-    """Makes these the process's command line in /proc, as far as there is room: it is the memory in which its own one came."""
-    begin, end = map(int, Path("/proc/self/stat").read_text().rpartition(")")[2].split()[45:47])
-    text = "\0".join(words).encode()[: end - begin - 1]
-    ctypes.memmove(begin, text.ljust(end - begin, b"\0"), end - begin)
+def shown_as(words: Sequence[str], environ: Mapping[str, str]) -> None:
+    """Makes these the process's command line and its environment, which they are in /proc as well.
+
+    There is as much room for them as in the memory in which its own ones came. What is cut off is cut at the end.
+    """
+    os.environ.clear()  # nothing of the process points to that memory any more
+    os.environ.update(environ)
+    places = [int(one) for one in Path("/proc/self/stat").read_text().rpartition(")")[2].split()[45:49]]
+    for begin, end, shown in (
+        (*places[:2], words),
+        (*places[2:], (f"{name}={value}" for name, value in environ.items())),
+    ):
+        text = "\0".join(shown).encode()[: end - begin - 1]
+        ctypes.memmove(begin, text.ljust(end - begin, b"\0"), end - begin)
 
 
 def _kill(pid: int) -> None:
@@ -320,9 +342,7 @@ def _be(asked: dict, descriptors: list[int]) -> None:
         os.dup2(one, number)
         os.close(one)
     os.chdir(asked["folder"])
-    os.environ.clear()
-    os.environ.update(asked["environ"])
-    shown_as([sys.executable, *asked["words"]])
+    shown_as([sys.executable, *asked["words"]], asked["environ"])
     how, what, *words = asked["words"]
     sys.argv[:] = [how, *words]  # of a module, runpy makes it the file's name
     if how == "-m":

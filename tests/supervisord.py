@@ -1,55 +1,79 @@
 """A stack's supervisord for tests: it forks its Python parts instead of starting Python for each, and is as it is else.
 
 It has imported what they need, so that a part's start costs a tenth of the usual, and so does one of a pool's worker processes.
-A part is a process of its own, in its own group, with the arguments, environment, folder and streams that ``launch`` gives it;
-only its environment in /proc is supervisord's. Servers that are no Python become themselves, as ever.
+A part is a process of its own, in its own group, with the arguments, environment, folder and streams that ``launch`` gives it.
+Servers that are no Python become themselves, as ever. supervisord itself is forked, too.
 """
 
 import atexit
 import importlib
+import json
 import os
 import runpy
 import signal
+import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Final, NoReturn
 
 from regions.process import Process, _command, stat
-from regions.settings import ROOT
-from scripts.stack import launch, processes
+from scripts.stack import launch, processes, supervision
+from scripts.stack.parts import Part
 from scripts.stack.supervision import Supervisor
 from tests import forked
 
-PARTS: Final = (
-    *forked.COMMAND,
-    *forked.WORKER,
-    *forked.EXAMINER,
-    "scripts.stack.wan",
-    "scripts.site.site",
-    "supervisor.supervisord",
-)
-PROGRAM: Final = f"import sys; sys.path[0] = {str(ROOT)!r}; from tests import supervisord; supervisord.main()"
+LAUNCHED: Final = "from tests import supervisord; supervisord.launched()"
 OF: Final = "TESTS_STACK"  # in the environment of all that belong to a stack: its folder
-FORKED: Final = ("scripts.cli", "scripts.site", "scripts.stack.wan")
+FORKED: Final = ("scripts.cli", "scripts.site", "scripts.stack.wan", "secantus")
 
 
 class ForkingSupervisor(Supervisor):
-    """A supervisor whose supervisord is this one."""
+    """A supervisor whose supervisord is this one, forked from the server of the tests."""
+
+    def start(self, parts: Iterable[Part], *, ends_with_us: bool) -> None:
+        usual = supervision.subprocess
+        if usual is subprocess:
+            supervision.subprocess = launching(forked.python(forked.STACK))
+        try:
+            super().start(parts, ends_with_us=ends_with_us)
+        finally:
+            supervision.subprocess = usual
 
     def _describe(self, name: str, command: list[str], environment: dict[str, str], folder: str, **options) -> None:
         if name == "supervisord":
-            command = [sys.executable, "-c", PROGRAM, *command[3:]]
             environment = {**environment, OF: str(self.data.path)}
         super()._describe(name, command, environment, folder, **options)
+
+
+def launching(forking: SimpleNamespace) -> SimpleNamespace:
+    """``subprocess`` for scripts.stack.supervision, which starts ``launch`` for its supervisord: it is forked instead."""
+    return forked.starting(
+        lambda command, **options: forking.Popen([sys.executable, "-c", LAUNCHED, *command[4:]], **options)
+    )
+
+
+def forks_supervisord() -> None:
+    """In a process without threads yet, which is to start a stack: its supervisord is forked from it, and ends or stays as a user's."""
+    forked.forks(supervision)
+    supervision.subprocess = launching(supervision.subprocess)
+
+
+def launched() -> NoReturn:
+    """``python -m scripts.stack.launch DATA supervisord`` in a process that was forked."""
+    data, name = sys.argv[1:]
+    launch.os = _Os(json.loads((Path(data) / "run" / f"{name}.json").read_text())["parent"])
+    leave(lambda: launch.main(data, name))
 
 
 def main() -> None:
     """Runs supervisord with its own arguments."""
     from supervisor import options, supervisord
 
-    for module in PARTS:
+    for module in forked.STACK:
         importlib.import_module(module)
     options.ServerOptions.execve = lambda _, filename, argv, environ: become(filename, argv, environ)
     forked.keep_shared()
@@ -60,6 +84,7 @@ def up() -> NoReturn:
     """``scripts/up``, whose stack has this supervisord."""
     from scripts.stack import changed_regions, up
 
+    forks_supervisord()
     for module in (changed_regions, up):
         module.Supervisor = ForkingSupervisor
     sys.exit(up.main(sys.argv[1:]))
@@ -71,6 +96,7 @@ def command() -> NoReturn:
     from scripts.chaos.stack import ChaosStack
     from scripts.stack import own_stack
 
+    forks_supervisord()
     own_stack.Supervisor = ForkingSupervisor
     ChaosStack.fork_server = fork_server
     sys.exit(cli.main())
@@ -96,27 +122,39 @@ def become(filename: str, argv: list[str], environ: Mapping[str, str]) -> None:
 
 
 class _Os:
-    """``os`` as ``launch`` sees it: a Python part is run by this process."""
+    """``os`` as ``launch`` sees it: a Python part is run by this process.
+
+    ``parent``: who started it, of which it is no child but follows its end.
+    """
+
+    def __init__(self, parent: int = 0) -> None:
+        self._parent = parent
 
     def __getattr__(self, name: str) -> object:
         return getattr(os, name)
 
+    def getppid(self) -> int:
+        return self._parent
+
     def execvpe(self, file: str, command: list[str], environ: Mapping[str, str]) -> None:
-        if file != sys.executable or command[1] != "-m" or command[2] not in FORKED:
+        if file == sys.executable and command[1:3] == ["-m", "supervisor.supervisord"]:
+            forked.shown_as(command, environ)
+            sys.argv[:] = command[2:]
+            main()
+        elif file == sys.executable and command[1] == "-m" and command[2] in FORKED:
+            run(command[2:], environ)
+        else:
             os.execvpe(file, command, environ)
-        run(command[2:], environ)
 
 
 def run(words: list[str], environ: Mapping[str, str]) -> None:
     """Runs a module as ``python -m`` does, with its arguments."""
-    os.environ.clear()
-    os.environ.update(environ)
+    forked.shown_as([sys.executable, "-m", *words], environ)
     if words[:2] == ["scripts.cli", "workers"]:
         from jobs.pool import child, examiner
         from jobs.worker import fork_server
 
         forked.forks(child, fork_server, examiner)
-    forked.shown_as([sys.executable, "-m", *words])
     sys.argv[:] = ["-m", *words[1:]]
     runpy._run_module_as_main(words[0])
 

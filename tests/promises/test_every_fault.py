@@ -10,27 +10,31 @@ each of three seeds:
 import json
 import os
 import subprocess
-import sys
 
 import pytest
 
 from regions.settings import ROOT
 from scripts.chaos.plan import KINDS, kinds_of
+from tests import forked
 
 SEED = os.environ.get("CHAOS_SEED") or "9113"
 # No other test pauses what workers are forked from.
 FAULTS = os.environ.get("CHAOS_FAULTS") or "kill,restart,pause-fork-server"
 IS_ALL = FAULTS == "all"
-# In the suite Python is forked for all that starts again.
-COMMAND = (
-    [ROOT / "scripts" / "nearfetch"]
-    if IS_ALL
-    else [sys.executable, "-c", "from tests import supervisord; supervisord.command()"]
-)
+FORKING = "from tests import supervisord; supervisord.command()"  # in the suite all that is Python is forked
 SECONDS = 540.0
 # What a busy machine may show, but not in each run: a kill that came when nobody ran anything, a process that started late, a task that
 # ended late.
 OF_SPEED, TRIES = ("hit anything", "s at most", " late"), 5
+
+
+def chaos(words: list[str]) -> subprocess.CompletedProcess[str]:
+    options = {"cwd": ROOT, "text": True, "timeout": SECONDS - 20}
+    if IS_ALL:
+        return subprocess.run(
+            [ROOT / "scripts" / "nearfetch", "chaos", *words], capture_output=True, check=False, **options
+        )
+    return forked.run(["-c", FORKING, "chaos", *words], imported=forked.STACK, **options)
 
 
 @pytest.mark.timeout(TRIES * SECONDS)
@@ -38,12 +42,9 @@ def test_what_is_killed_or_restarted_loses_doubles_and_changes_nothing():
     load = (
         ["--tasks", "500", "--minutes", "0.7"] if IS_ALL else ["--tasks", "300", "--minutes", "0.5", "--faults", FAULTS]
     )
-    words = ["chaos", "--seed", SEED, *load, "--json"]
     in_each: set[str] | None = None
     for _ in range(TRIES):
-        done = subprocess.run(
-            [*COMMAND, *words], cwd=ROOT, capture_output=True, text=True, timeout=SECONDS - 20, check=False
-        )
+        done = chaos(["--seed", SEED, *load, "--json"])
         assert done.stdout, f"seed {SEED}: {done.stderr}"
         found = json.loads(done.stdout)
         print(f"seed {found['seed']}, plan {found['plan']}: {found['tasks']}, recovery {found['recovery_seconds']}")

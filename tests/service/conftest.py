@@ -1,7 +1,8 @@
 """Real servers for tests, private, on free ports, in temporary folders; they are gone when their test is."""
 
+import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -10,13 +11,24 @@ import redis
 from jobs.queue import clock
 from regions import connect
 from regions.script import Script, send, value
+from scripts.stack import services
 from scripts.stack.probes import listens
 from scripts.stack.services import RabbitMQ, Running, Service, free_port, redis_server
 from scripts.stack.wan_links import Control
-from tests import broker
+from tests import broker, forked
 from tests.service.jobs.webhook.receiving import Receiver
 from tests.service.region_workers import RegionWorkers
 from tests.waiting import until
+
+
+def popen(command: Sequence[str], **options) -> subprocess.Popen:
+    """``subprocess.Popen`` for servers: those that are Python programs are forked from one that has the imports."""
+    if command[0] == sys.executable:
+        return forked.Forked(list(command[1:]), imported=forked.STACK, **options)
+    return subprocess.Popen(command, **options)
+
+
+services.subprocess = forked.starting(popen)
 
 AOF_BYTES_MAX = 8_000_000  # a Redis that is to read more when it starts is slow to come back
 

@@ -1,8 +1,10 @@
 """What a bridge's watch finds in a region's Redis that goes, comes back, and is set otherwise meanwhile."""
 
 import contextlib
+import itertools
 import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import pytest
 import redis
@@ -165,3 +167,16 @@ def test_a_calm_watch_looks_less_often_and_still_sees_an_outage(region_redis, mo
         until(lambda: len(one.told) > 3, "measures")
         region_redis.crash()
         one.next(is_away, "the outage")
+
+
+def test_how_long_an_answer_takes_and_another_process_that_gives_it_are_told(region_redis, monkeypatch) -> None:
+    ticks = itertools.count(1_000)
+    monkeypatch.setattr(watch, "time", SimpleNamespace(monotonic=lambda: next(ticks) * 0.05))
+    one = Watching(region_redis.url, "strict")
+    for _ in range(5):
+        one.watch.run_once()
+    assert (one.watch.took_ms, one.watch.lost) == (50.0, 0)
+    for run_id, lost in (("another", 1), ("another", 1), ("a third", 2)):
+        one.watch._meet(run_id)
+        assert one.watch.lost == lost
+    one.client.close()

@@ -3,13 +3,14 @@
 import msgspec
 import pika
 import pytest
+import redis
 from hypothesis import given
 from hypothesis import strategies as st
 from pika.exceptions import AMQPConnectionError, AMQPHeartbeatTimeout, IncompatibleProtocolError, StreamLostError
 
 from bridge import bridge, message, report
 from bridge.lane import Held
-from bridge.watch import NOT_DURABLE, Levels, Measure, refused
+from bridge.watch import FULL, NOT_DURABLE, Levels, Measure, refused
 from jobs import contract, result_frame
 from web.hub.faults import KINDS
 
@@ -163,13 +164,10 @@ def test_a_closed_lane_names_its_fault():
     assert levels.work_reason == ("10 jobs are ready", "region-backlog")
     levels.see(Measure(used=95, limit=100))
     assert {levels.work_reason.fault, levels.fast_reason.fault} == {"region-redis-full"}
-    assert {
-        "region-backlog",
-        "region-redis-full",
-        refused("OOM command"),
-        refused("MISCONF"),
-        NOT_DURABLE,
-    } <= KINDS.keys()
+    for error in ("OOM command not allowed", redis.exceptions.OutOfMemoryError("command not allowed")):
+        assert refused(error) == FULL == "region-redis-full"
+    assert refused("MISCONF") == "region-redis-refuses-writes"
+    assert {"region-backlog", "region-redis-full", "region-redis-refuses-writes", NOT_DURABLE} <= KINDS.keys()
 
 
 def test_a_clock_is_read_half_a_round_trip_after_it_was_asked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,3 +136,20 @@ def test_a_failure_replaces_no_result_that_the_hub_has(hub_redis, region_redis, 
         one.fail(FAILED, sent.set)
         assert sent.wait(60)
     assert hub_redis.client.get(names.result("fra", "01TASK")) == b"a worker's"
+
+
+def test_a_status_says_since_when_its_bridge_runs(hub_redis, region_redis, pauses) -> None:
+    """By the hub's clock as it was first known, though that may be set meanwhile."""
+    hub, local = (connect.open_redis(one.url, name="test-report") for one in (hub_redis, region_redis))
+    one = Report(hub, local, "fra", NAME)
+    one._began -= 3_600.0
+    one.run_once()
+    first = last_status(hub_redis, "fra")
+    assert 3_600_000 <= first["at_ms"] - first["started_ms"] < 7_200_000
+    one._began -= 3_600.0
+    one.show(Status(state="paused"))
+    one.run_once()
+    second = last_status(hub_redis, "fra")
+    assert (second["state"], second["started_ms"]) == ("paused", first["started_ms"])
+    hub.close()
+    local.close()

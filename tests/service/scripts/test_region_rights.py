@@ -94,7 +94,7 @@ def test_the_printed_user_at_the_hub_has_just_the_rights_of_a_region(printed, hu
 
 def test_the_printed_user_at_the_broker_consumes_its_queues_and_no_other(printed, broker):
     for line in printed["RabbitMQ"]:
-        done = broker.ctl(*shlex.split(line)[1:], timeout_seconds=120)
+        done = broker.ctl(*shlex.split(line)[1:], timeout_seconds=300)
         assert done.returncode == 0, done.stderr
     with pika.BlockingConnection(connect.amqp_parameters(broker.url, name="gateway")[0]) as connection:
         channel = connection.channel()

@@ -60,7 +60,8 @@ class Beating:
 
 
 @pytest.fixture
-def beating(tmp_path: Path) -> Iterator[Beating]:
+def beating(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Beating]:
+    monkeypatch.setattr(ensure, "STALE_SECONDS", 600.0)  # they beat once, when they start
     one = Beating(tmp_path)
     yield one
     one.stop()

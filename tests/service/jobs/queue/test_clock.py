@@ -234,7 +234,7 @@ def test_a_step_is_not_taken_back_if_there_is_no_more_reason(region_redis, why):
     assert client.ttl(names.lease("w1")) == -1
 
 
-def test_who_is_wrong_about_the_time_learns_it_from_the_others(region_redis, monkeypatch):
+def test_who_is_wrong_about_the_time_learns_it_from_the_others_and_says_so(region_redis, monkeypatch, capfd):
     """A process whose own clock stood still (a virtual machine that was paused) takes no step back that nobody made."""
     client = region_redis.client
     other = claimer(region_redis.url, "other")
@@ -250,6 +250,7 @@ def test_who_is_wrong_about_the_time_learns_it_from_the_others(region_redis, mon
     assert len(one.claim(1).jobs) == 1
     assert client.get(names.CLOCK) is None
     assert abs(one.clock.ahead_ms - ahead - 60_000) < 5_000
+    assert capfd.readouterr().out.count("this process's clock was wrong; it follows the region's now") == 1
 
 
 def test_a_process_that_was_stopped_takes_no_step_back_that_nobody_made(start, region_redis):

@@ -167,6 +167,7 @@ def test_nothing_is_looked_for_in_an_empty_outbox_until_something_may_be_left(re
     leftovers.start()
     stored(region_redis.client, outcome(1), age_seconds=10)
     leftovers.see(has_left=False)
+    assert not leftovers._may_be_left
     assert looks == []
     leftovers.see(has_left=True)
     until(lambda: results(hub_redis.client) == ["T1"], "the left one")

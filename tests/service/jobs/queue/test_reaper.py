@@ -75,6 +75,20 @@ def test_a_worker_whose_lease_lapsed_is_reaped_and_leaves_rq(region_redis, reape
     assert worker.claim(1).refusal == "unregistered"
 
 
+def test_workers_that_died_together_are_reaped_together_and_one_that_lives_among_them_stays(
+    region_redis, reaper, clock
+):
+    client = region_redis.client
+    for name in ("w1", "w2", "w3"):
+        register(client, name)
+    client.delete(names.lease("w1"), names.lease("w3"))
+    client.persist(names.lease("w2"))
+    while b"w1" in (left := client.zrange(names.WORKERS, 0, -1)):
+        assert clock.now < 1_100.0
+        look(reaper, clock, 1)
+    assert left == [b"w2"]
+
+
 def test_a_lease_that_a_step_of_the_clock_made_longer_ends_in_time(region_redis, reaper, clock):
     """Nobody was there to see that the Redis's clock went back."""
     client = region_redis.client

@@ -119,6 +119,15 @@ def loses(stack, regions, region: str = "fra") -> None:
     until(lambda: ask(stack.port, "GET", path).json().get("takeover"), f"{region} to lose its tasks")
 
 
+def test_what_a_region_loses_and_gets_again_is_written_at_the_hub_for_all_gateways(stack, regions):
+    assert stack.hub.client.hgetall(names.TAKEOVER) == {}
+    loses(stack, regions)
+    assert stack.hub.client.hkeys(names.TAKEOVER) == [b"fra"]
+    regions.alive.add("fra")
+    until(lambda: not taken(stack), "fra to get its tasks again")
+    assert stack.hub.client.hgetall(names.TAKEOVER) == {}
+
+
 def test_new_tasks_of_a_silent_region_go_to_the_standby_and_say_why(stack, regions):
     loses(stack, regions)
     answer = posted(stack, LIST)

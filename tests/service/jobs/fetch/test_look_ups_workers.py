@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from regions import names
 from tests.name_server import NameServer
 from tests.service.jobs.fetch.origin import Origin
 from tests.service.region_workers import of
+from tests.waiting import until
 
 TASKS = 60
 LED = """
@@ -61,7 +63,9 @@ def test_a_silent_name_server_piles_up_no_threads_and_stops_nobody_else(workers,
         pool=False,
     )
     (pid,) = workers.pids().values()
-    workers.results(workers.ask([of("other", deadline_seconds=60)]), 60)  # what a process starts with its first result
+    workers.results(workers.ask([of("other", deadline_seconds=60)]), 60)
+    # The thread that clears the outbox starts with the first result, after the hub has it.
+    until(lambda: workers.client.xlen(names.OUTBOX) == 0, "the process to have all threads that results need")
     before = threads_of(pid)
     silent = workers.ask([of("led", deadline_seconds=60, name=f"n{number}") for number in range(TASKS)])
     quick = workers.ask([of("other", deadline_seconds=60) for _ in range(5)])

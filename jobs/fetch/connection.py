@@ -13,6 +13,7 @@ unknown length, warnings) is not needed here and took a third of a small task's 
 """
 
 import contextlib
+import functools
 import select
 import socket
 import ssl
@@ -202,8 +203,11 @@ class TLSPool(_Returning, HTTPSConnectionPool):
 POOLS_BY_SCHEME: Final[Mapping[str, type[HTTPConnectionPool]]] = {"http": Pool, "https": TLSPool}
 
 
+@functools.cache
 def tls_context(ca_file: str | None = None) -> ssl.SSLContext:
     """A context that verifies names and certificates, with the CAs of requests and those of a file.
+
+    A process has one of each, since reading the CAs takes 15 ms.
 
     Raises OSError (``ssl.SSLError`` is one) if the file can't be read.
     """

@@ -3,8 +3,10 @@
 import itertools
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
+import redis
 
 from jobs.errors import Cancelled, HttpStatus, Internal, ParseFailed, RateLimited, RegionUnavailable, TimedOut
 from jobs.queue.turn import TAKE, NoThread, Turn, TurnClient, tell_limits
@@ -186,6 +188,25 @@ def test_who_waits_for_another_hosts_turn_does_not_ask_on_past_its_deadline(runn
     with pytest.raises(RateLimited, match="expected a turn of https:"):
         ask(turn(other, turns), OTHER, seconds=0.3)
     assert sum(ms <= 0 for ms in patience) <= 2  # the last ms, and the deadline
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"), [(redis.exceptions.ConnectionError("away"), RegionUnavailable), (("wait", 5_000), RateLimited)]
+)
+def test_a_turn_is_waited_for_up_to_the_deadline_and_no_longer(monkeypatch, answer, error):
+    now = [1_000.0]
+    clock = SimpleNamespace(monotonic=lambda: now[0], sleep=lambda seconds: now.append(now.pop() + seconds))
+    monkeypatch.setattr("jobs.queue.turn.time", clock)
+
+    def asked_for(*_: object) -> tuple[str, int]:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    one = Turn(SimpleNamespace(waiting=threading.BoundedSemaphore(1), ask=asked_for), "T", "E", "", 0.0)
+    with pytest.raises(error):
+        one.take(f"{HOST}/page", "test.source", deadline=1_010.0, cancelled=lambda: False)
+    assert now[0] == pytest.approx(1_010.0)
 
 
 def test_a_turn_that_was_granted_before_its_host_asked_for_time_is_asked_for_again(running):

@@ -98,8 +98,8 @@ def test_two_fetches_are_never_nearer_than_the_rate_says(client, region_redis):
 
 def test_a_caller_sleeps_while_no_task_waits_and_calls_one_of_which_a_claim_tells_it(client, region_redis):
     caller = Caller(connect.open_redis(region_redis.url, name="caller", block_seconds=30.0), REGION)
-    looked = []
-    caller._look_at = lambda when, its=caller._look_at: looked.append(when) or its(when)
+    looks = []
+    caller.run_once = lambda its=caller.run_once: looks.append(1) or its()
     caller.start()
     client.script_flush()
     until(lambda: client.info("commandstats").get("cmdstat_evalsha"), "its first look")
@@ -109,6 +109,13 @@ def test_a_caller_sleeps_while_no_task_waits_and_calls_one_of_which_a_claim_tell
     caller.expect(claimed.call_ms)
     until(lambda: queue(client).get_job_ids() == ids[1:], "the call")
     until(lambda: caller._at == math.inf, "its last look")
+    assert len(looks) < 100
+
+
+def test_a_caller_looks_when_the_next_one_may_be_called(client):
+    caller, before = Caller(client, REGION), time.monotonic()
+    caller.expect(5_000)
+    assert before + 5 <= caller._at <= time.monotonic() + 5
 
 
 def test_a_caller_that_has_looked_looks_again_within_a_second_while_a_task_waits(client, region_redis):

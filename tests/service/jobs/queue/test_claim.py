@@ -253,6 +253,15 @@ def test_an_end_claims_nothing_while_another_thread_waits_for_a_job(region_redis
     assert claimed is None
 
 
+def test_an_end_claims_where_the_last_claim_took_as_many_as_it_might(region_redis):
+    client, worker = region_redis.client, claimer(region_redis.url, block_seconds=WAIT_SECONDS)
+    enqueue(client, [task()])
+    (job,) = worker.claim(1).jobs
+    with waiting(client, worker):
+        _, claimed = worker.finish([end(job)], then_claim=2)
+    assert claimed is not None
+
+
 def test_an_end_claims_what_waits_for_its_host_while_another_thread_waits_for_a_job(region_redis):
     client, worker = region_redis.client, claimer(region_redis.url, block_seconds=WAIT_SECONDS)
     ids = enqueue(client, [task(), task()])
@@ -610,7 +619,7 @@ def test_a_look_does_not_read_what_waits(region_redis):
     """Tens of thousands may, and each process looks once a second."""
     client, worker = region_redis.client, claimer(region_redis.url)
     client.zadd(names.rq_registry("scheduled", REGION), {f"task-{number}": time.time() + 60 for number in range(5_000)})
-    worker.look_around([])  # its script is loaded
+    assert worker.look_around([]).due_ms < 61_000  # its script is loaded, too
     before = client.info("stats")["total_net_output_bytes"]
     worker.look_around([])
     assert client.info("stats")["total_net_output_bytes"] - before < 20_000  # an INFO takes most of it

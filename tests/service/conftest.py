@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,10 +21,13 @@ from tests.service.region_workers import RegionWorkers
 from tests.waiting import until
 
 
-def popen(command: Sequence[str], **options) -> subprocess.Popen:
+def popen(command: list[str], **options) -> subprocess.Popen:
     """``subprocess.Popen`` for servers: those that are Python programs are forked from one that has the imports."""
-    if command[0] == sys.executable:
-        return forked.Forked(list(command[1:]), imported=forked.STACK, **options)
+    if command[:2] == [sys.executable, "-m"]:
+        imported = (
+            forked.STORE if command[2] == "secantus" else (command[2],)
+        )  # no more, where a run has no server for all
+        return forked.Forked(command[1:], imported=imported, **options)
     return subprocess.Popen(command, **options)
 
 

@@ -83,7 +83,7 @@ def _full_queue(stack: OwnStack) -> float:
     stack.stop_part(f"bridge-{REGION}")
     policy = {"max-length": 1, "overflow": "reject-publish"}
     broker.set_policy(stack.broker, "full", f"^{names.work_queue(REGION)}$", policy)
-    until(lambda: post(stack, MARKUP_TASK).status == 503, "the queue to be full", CLEARS_SECONDS)
+    until(lambda: post(stack, HERE).status == 503, "the queue to be full", CLEARS_SECONDS)
     return time.monotonic()
 
 
@@ -92,7 +92,7 @@ def _longer_queue(stack: OwnStack) -> None:
     stack.start_part(f"bridge-{REGION}")
 
 
-MARKUP_TASK = {"source": MARKUP, "params": {"n": 0}}
+HERE, ELSEWHERE = "ecb.rates", "quakes.day"  # a source of this region, and one of another; the site has their pages
 LEADER = f"'%2F_{names.work_queue(REGION)}'"  # the process of the queue's leader
 
 
@@ -312,7 +312,7 @@ KEY = ShortKey()
 
 def _posts(stack: OwnStack) -> None:
     """Clients of this region and of another one, whose messages RabbitMQ confirms: so it is not all of RabbitMQ."""
-    for one in (MARKUP_TASK, "quakes.day"):
+    for one in (HERE, ELSEWHERE):
         asked(stack, one)
 
 

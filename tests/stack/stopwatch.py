@@ -5,10 +5,12 @@ The places: ``/readyz``, ``/v1/regions``, ``nearfetch status``, the console's pa
 gateway's log. Ends with 1 where one took longer than 10 s. On a busy machine the figures say little.
 """
 
+import json
 import os
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 from scripts.stack.own_stack import OwnStack
 from tests import forked
@@ -29,7 +31,7 @@ class Places:
 
     def __init__(self, stack: OwnStack, tab: Tab) -> None:
         self._stack, self._tab = stack, tab
-        self._begin = 0  # where in the log it looks
+        self._since = ""  # the timestamp from which lines of the log count
 
     def names(self, place: str, name: str) -> bool:
         """Whether a place names a fault now."""
@@ -41,7 +43,7 @@ class Places:
 
     def forget(self) -> None:
         """What the log says from now on counts."""
-        self._begin = len(self._log_text())
+        self._since = datetime.now(UTC).isoformat()
 
     def _readyz(self, name: str) -> bool:
         told = self._get("/readyz").json()
@@ -72,11 +74,15 @@ class Places:
         return ask(self._stack.port, "GET", path, headers_of(self._stack))
 
     def _log(self, name: str) -> bool:
-        lines = [line for line in self._log_text()[self._begin :].splitlines() if f'"fault":"{name}"' in line]
-        return bool(lines) and '"event":"over: ' not in lines[-1]
+        lines = [line for line in self._log_lines() if f'"fault":"{name}"' in line]
+        told = [one for line in lines if (one := json.loads(line))["timestamp"] >= self._since]
+        return bool(told) and not told[-1]["event"].startswith("over: ")
 
-    def _log_text(self) -> str:
-        return (self._stack.data.path / "log" / "gateway.log").read_text(encoding="utf-8", errors="replace")
+    def _log_lines(self) -> list[str]:
+        """Those of the file before, too: a long run fills one."""
+        file = self._stack.data.path / "log" / "gateway.log"
+        files = [one for one in (file.with_name("gateway.log.1"), file) if one.exists()]
+        return [line for one in files for line in one.read_text(encoding="utf-8", errors="replace").splitlines()]
 
 
 def seconds_until(

@@ -42,7 +42,7 @@ done
 exec "$0"
 """
 # What a node needs anyway is loaded at once, and where modules are is read once: by itself it loads one after the other, and looks for
-# each in a hundred folders. That takes a third of a start's CPU.
+# each in a hundred folders. That takes a third of a start's CPU. The cache of paths is of OTP 26, which RabbitMQ 4.0 needs.
 PRELOAD: Final = """code:set_path(code:get_path(), cache),
 code:ensure_modules_loaded([list_to_atom(filename:basename(File, ".beam"))
     || Of <- [rabbit_common, rabbit, rabbitmq_prelaunch, ra, mnesia, khepri], is_list(code:lib_dir(Of)),

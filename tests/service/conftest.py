@@ -24,9 +24,8 @@ from tests.waiting import until
 def popen(command: list[str], **options) -> subprocess.Popen:
     """``subprocess.Popen`` for servers: those that are Python programs are forked from one that has the imports."""
     if command[:2] == [sys.executable, "-m"]:
-        imported = (
-            forked.STORE if command[2] == "secantus" else (command[2],)
-        )  # no more, where a run has no server for all
+        # No more than the program, since a run of one process starts a server just for these.
+        imported = forked.STORE if command[2] == "secantus" else (command[2],)
         return forked.Forked(command[1:], imported=imported, **options)
     return subprocess.Popen(command, **options)
 

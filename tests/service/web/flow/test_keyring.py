@@ -59,7 +59,7 @@ def test_of_two_refreshes_at_once_the_newer_keys_stay(hub, hub_redis, monkeypatc
     made = Key(id="key00001", name="x", tenant="shop", scopes=("read",), digest="d", created_ms=1)
     keys.write(hub_redis.client, [made])
     quick.start()
-    quick.join(0.1)
+    quick.join(0.1)  # it comes to its end here only if nothing makes it wait
     may_go_on.set()
     for one in (slow, quick):
         one.join()
